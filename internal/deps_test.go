@@ -1,0 +1,78 @@
+package internal
+
+import (
+	"strings"
+	"testing"
+)
+
+// dependencies is the allow-list. A module that the code imports stands here with one line that
+// says what it does for us that we should not do ourselves. Modules marked testOnly never reach
+// the binary.
+var dependencies = []struct {
+	module   string
+	testOnly bool
+	reason   string
+}{
+	{"github.com/BurntSushi/toml", false, "reads the configuration file and reports unknown keys with their position"},
+	{"github.com/jackc/pgx/v5", false, "the PostgreSQL protocol with pipelining, which database/sql can't express"},
+	{"github.com/maypok86/otter/v2", false, "a bounded concurrent cache with a good eviction policy"},
+	{"github.com/prometheus/client_golang", false, "the metrics format that operators' tools read"},
+	{"github.com/schollz/progressbar/v3", false, "progress of long commands on a terminal"},
+	{"github.com/spf13/cobra", false, "subcommands, flags and their help text"},
+	{"github.com/tidwall/gjson", false, "reads single fields out of raw JSON without decoding the rest"},
+	{"golang.org/x/crypto", false, "Argon2id, which the standard library lacks"},
+	{"golang.org/x/sync", false, "groups of goroutines that stop together, and single flights"},
+	{"golang.org/x/sys", false, "file locks and terminal control per operating system"},
+	{"golang.org/x/term", false, "asks for a password without echo"},
+	{"golang.org/x/text", false, "Unicode normalisation for names and search"},
+	{"golang.org/x/time", false, "token buckets for rate limits"},
+	{"zombiezen.com/go/sqlite", false, "SQLite without a C compiler and without database/sql's locks and copies"},
+
+	{"github.com/matrix-org/gomatrixserverlib", true, "an independent implementation of the room algorithms to compare ours with"},
+	{"github.com/pb33f/libopenapi", true, "reads the specification's OpenAPI documents"},
+	{"github.com/pb33f/libopenapi-validator", true, "checks our responses against those documents"},
+	{"maunium.net/go/mautrix", true, "a real client for the integration tests"},
+}
+
+func TestDependenciesAreArguedFor(t *testing.T) {
+	required := requirements(t)
+	listed := map[string]bool{} // module to testOnly
+	for _, d := range dependencies {
+		if len(d.reason) < 15 {
+			t.Errorf("%s is listed without a reason", d.module)
+		}
+		if _, ok := required[d.module]; !ok {
+			t.Errorf("%s is listed here but go.mod does not require it", d.module)
+		}
+		listed[d.module] = d.testOnly
+	}
+	for _, f := range load(t) {
+		for _, imp := range f.imports() {
+			first, _, _ := strings.Cut(imp, "/")
+			if first == module || !strings.Contains(first, ".") {
+				continue // ours, or the standard library's
+			}
+			mod := moduleOf(imp, required)
+			testOnly, ok := listed[mod]
+			switch {
+			case mod == "":
+				t.Errorf("%s imports %s, of no module in go.mod", f.path, imp)
+			case !ok:
+				t.Errorf("%s imports %s: say in deps_test.go why %s is worth depending on", f.path, imp, mod)
+			case testOnly && !f.isTest():
+				t.Errorf("%s imports %s, which is allowed in tests only", f.path, imp)
+			}
+		}
+	}
+}
+
+// moduleOf finds the required module with the longest path that holds the import.
+func moduleOf(imp string, required map[string]bool) string {
+	best := ""
+	for mod := range required {
+		if (imp == mod || strings.HasPrefix(imp, mod+"/")) && len(mod) > len(best) {
+			best = mod
+		}
+	}
+	return best
+}
