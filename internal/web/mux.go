@@ -1,0 +1,318 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"myelin/matrix/mxerr"
+)
+
+// Config is what a Mux is made of.
+type Config struct {
+	Routes []Route
+	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
+	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
+	Authenticate func(ctx context.Context, token string, r *http.Request) (Caller, error)
+	// Limits are the rate limits; nil means that there are none.
+	Limits *Limits
+	// TrustedProxies are the networks whose X-Forwarded-For header is believed.
+	TrustedProxies []netip.Prefix
+	Log            *slog.Logger
+	// QuietRequests keeps the line per request out of the log, failures excepted.
+	QuietRequests bool
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Mux serves a route table. It is safe for concurrent use.
+type Mux struct {
+	config       Config
+	router       router
+	limiter      *limiter
+	metrics      *metrics
+	unrecognized *routeMetrics
+}
+
+// New makes a Mux. It fails where the route table contradicts itself.
+func New(c Config) (*Mux, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Mux{config: c, metrics: newMetrics(c.Metrics)}
+	if c.Limits != nil {
+		h.limiter = newLimiter(*c.Limits)
+	}
+	h.unrecognized = h.metrics.of("unrecognized")
+	byOp := make(map[string]*routeMetrics)
+	for _, row := range c.Routes {
+		if row.MaxBody == 0 {
+			row.MaxBody = DefaultMaxBody
+		}
+		if row.Handle == nil || row.Op == "" {
+			return nil, fmt.Errorf("route %s %s: no handler or no operation id", row.Method, row.Path)
+		}
+		if row.Auth != None && c.Authenticate == nil {
+			return nil, fmt.Errorf("route %s %s: needs authentication and there is none", row.Method, row.Path)
+		}
+		if byOp[row.Op] == nil {
+			byOp[row.Op] = h.metrics.of(row.Op)
+		}
+		if err := h.router.add(&route{Route: row, metrics: byOp[row.Op]}); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// corsHeaders are shared between all responses and never changed.
+//
+// Spec: cs Web Browser Clients
+var (
+	corsOrigin  = []string{"*"}
+	corsMethods = []string{"GET, POST, PUT, DELETE, OPTIONS, HEAD"}
+	corsHeaders = []string{"X-Requested-With, Content-Type, Authorization"}
+	jsonType    = []string{"application/json"}
+)
+
+// ServeHTTP answers one request. The order is: CORS, route, address limit, token, user limit,
+// handler, answer, log.
+func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	header := w.Header()
+	header["Access-Control-Allow-Origin"] = corsOrigin
+	header["Access-Control-Allow-Methods"] = corsMethods
+	header["Access-Control-Allow-Headers"] = corsHeaders
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	h.metrics.inFlight.Inc()
+	defer h.metrics.inFlight.Dec()
+
+	req := &Request{HTTP: r, writer: w}
+	resp, err := h.answer(req, start)
+	done := outcome{start: start}
+	if err != nil {
+		if gone(r.Context(), err) {
+			done.left = true
+		} else {
+			var code mxerr.Code
+			resp, code, done.blame = toResponse(err)
+			done.code = code
+		}
+	}
+	if !done.left {
+		done.status, done.bytes, err = write(w, resp)
+		if err != nil {
+			done.blame = err
+		}
+	}
+	h.record(req, &done)
+}
+
+// answer looks at a request in order and lets its handler answer.
+func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
+	r := req.HTTP
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	var allow []string
+	req.route, allow, err = h.router.match(method, r.URL.EscapedPath(), &req.params)
+	if err != nil {
+		if allow != nil {
+			req.writer.Header().Set("Allow", strings.Join(append(allow, http.MethodOptions), ", "))
+		}
+		return nil, err
+	}
+	req.RemoteAddr = clientAddress(r, h.config.TrustedProxies)
+	if wait := h.limiter.takeAddress(req.route.Rate, req.RemoteAddr, now); wait > 0 {
+		h.metrics.limited.WithLabelValues(req.route.Rate.String(), "address").Inc()
+		return nil, mxerr.LimitExceeded(wait)
+	}
+	if req.query, err = parseQuery(r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	if err := h.authenticate(req); err != nil {
+		return nil, err
+	}
+	if wait := h.limiter.takeUser(req.route.Rate, string(req.Caller.User), now); wait > 0 {
+		h.metrics.limited.WithLabelValues(req.route.Rate.String(), "user").Inc()
+		return nil, mxerr.LimitExceeded(wait)
+	}
+	return h.handle(req)
+}
+
+func (h *Mux) authenticate(req *Request) error {
+	route := req.route
+	if route.Auth == None {
+		return nil
+	}
+	token := req.Token()
+	if token == "" {
+		if route.Auth == Optional {
+			return nil
+		}
+		return mxerr.New(mxerr.CodeMissingToken, "This endpoint needs an access token.")
+	}
+	caller, err := h.config.Authenticate(req.HTTP.Context(), token, req.HTTP)
+	if err != nil {
+		return fmt.Errorf("authenticate: %w", err)
+	}
+	req.Caller = caller
+	switch {
+	case caller.Locked && !route.WhileLocked:
+		return mxerr.New(mxerr.CodeUserLocked, "This account has been locked.").With("soft_logout", true)
+	case caller.Guest && (route.Auth == User || route.Auth == Admin):
+		return mxerr.New(mxerr.CodeGuestAccessForbidden, "Guests cannot use this endpoint.")
+	case route.Auth == Admin && !caller.Admin:
+		return mxerr.Forbidden("Only administrators of this server can use this endpoint.")
+	case caller.Suspended && route.NotSuspended:
+		return Suspended()
+	}
+	return nil
+}
+
+// panicked is a handler's panic as an error.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
+
+func (h *Mux) handle(req *Request) (resp *Response, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			h.metrics.panics.Inc()
+			resp, err = nil, &panicked{v, debug.Stack()}
+		}
+	}()
+	resp, err = req.route.Handle(req.HTTP.Context(), req)
+	if err == nil && resp == nil {
+		err = errors.New("the handler returned neither a response nor an error")
+	}
+	return resp, err
+}
+
+// encoded holds buffers for JSON; those that grew large are let go.
+var encoded = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const maxPooled = 64 << 10
+
+// writeTimeout is how long a client may take to read an answer, and minWriteRate (bytes per second)
+// lengthens that for large answers.
+const (
+	writeTimeout = time.Minute
+	minWriteRate = 16 << 10
+)
+
+// write sends a response. An error means that it could not be encoded, and that a 500
+// was sent in its place; a client that does not read is nobody's error.
+func write(w http.ResponseWriter, resp *Response) (status, size int, err error) {
+	raw := resp.Raw
+	if raw == nil {
+		buf := encoded.Get().(*bytes.Buffer)
+		buf.Reset()
+		defer func() {
+			if buf.Cap() <= maxPooled {
+				encoded.Put(buf)
+			}
+		}()
+		e := json.NewEncoder(buf)
+		e.SetEscapeHTML(false)
+		if err = e.Encode(resp.Body); err != nil {
+			err = fmt.Errorf("encode response: %w", err)
+			resp = errorResponse(internal, http.StatusInternalServerError)
+			buf.Reset()
+			_ = e.Encode(resp.Body) // strings only
+		}
+		raw = bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	}
+	header := w.Header()
+	header["Content-Type"] = jsonType
+	for name, values := range resp.Header {
+		header[name] = values
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(raw))}
+	status = resp.Status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	// Failure means that there is no connection, as in tests.
+	_ = http.NewResponseController(w).SetWriteDeadline(
+		time.Now().Add(writeTimeout + time.Duration(len(raw)/minWriteRate)*time.Second))
+	w.WriteHeader(status)
+	size, _ = w.Write(raw)
+	return status, size, err
+}
+
+// outcome is what is known of a request once it is answered.
+type outcome struct {
+	start  time.Time
+	status int
+	bytes  int
+	code   mxerr.Code
+	blame  error // ours, for the log
+	left   bool  // the client went away first
+}
+
+// record counts a request and writes its line in the log.
+func (h *Mux) record(req *Request, o *outcome) {
+	took := time.Since(o.start)
+	m, op := h.unrecognized, "unrecognized"
+	if req.route != nil {
+		m, op = req.route.metrics, req.route.Op
+	}
+	m.done(o.status, o.left, took)
+
+	level := slog.LevelInfo
+	switch {
+	case o.blame != nil:
+		level = slog.LevelError
+	case h.config.QuietRequests:
+		return
+	case o.left:
+		level = slog.LevelDebug
+	}
+	ctx := req.HTTP.Context()
+	if !h.config.Log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 9)
+	attrs = append(attrs,
+		slog.String("method", req.HTTP.Method),
+		slog.String("op", op),
+		slog.Int("status", o.status),
+		slog.Float64("ms", float64(took.Microseconds())/1000),
+		slog.Int("bytes", o.bytes))
+	if req.Caller.User != "" {
+		attrs = append(attrs, slog.String("user", string(req.Caller.User)))
+	}
+	if req.RemoteAddr.IsValid() {
+		attrs = append(attrs, slog.String("address", req.RemoteAddr.String()))
+	}
+	if o.code != "" {
+		attrs = append(attrs, slog.String("errcode", string(o.code)))
+	}
+	if o.blame != nil {
+		attrs = append(attrs, slog.String("error", o.blame.Error()))
+	}
+	h.config.Log.LogAttrs(ctx, level, "request", attrs...)
+}
