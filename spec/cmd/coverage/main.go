@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+
+	"myelin/spec"
+)
+
+func main() {
+	api := flag.String("api", spec.ClientServer, "which API: client-server, server-server, application-service, identity, push-gateway")
+	root := flag.String("root", ".", "root of the repository")
+	tested := flag.String("tested", "", "file with the operationIds that tests exercised, one per line")
+	missing := flag.Bool("missing", false, "list the operations without a route")
+	asJSON := flag.Bool("json", false, "print the report as JSON")
+	flag.Parse()
+
+	r, err := build(*root, *api, *tested)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "coverage:", err)
+		os.Exit(2)
+	}
+	if *asJSON {
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	} else {
+		err = r.print(os.Stdout, *missing)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "coverage:", err)
+		os.Exit(2)
+	}
+	if len(r.Wrong) > 0 {
+		os.Exit(1)
+	}
+}
+
+// report is the outcome for one API.
+type report struct {
+	API     string   `json:"api"`
+	Total   row      `json:"total"`
+	Tags    []row    `json:"tags"`
+	Missing []string `json:"missing"` // "GET /path operationId", by tag
+	Wrong   []string `json:"wrong"`   // routes that differ from their operation
+}
+
+type row struct {
+	Tag        string `json:"tag"`
+	Operations int    `json:"operations"`
+	Served     int    `json:"served"`
+	Tested     int    `json:"tested"` // served, and a test names it
+}
+
+func build(root, api, testedFile string) (*report, error) {
+	ops := spec.Of(api)
+	if len(ops) == 0 {
+		return nil, fmt.Errorf("there is no API %q", api)
+	}
+	routes, tested, err := spec.FindRoutes(os.DirFS(root), api)
+	if err != nil {
+		return nil, fmt.Errorf("read the routes below %s: %w", root, err)
+	}
+	if testedFile != "" {
+		if tested, err = readTested(testedFile); err != nil {
+			return nil, fmt.Errorf("read the tested operations: %w", err)
+		}
+	}
+	return compare(api, ops, routes, tested), nil
+}
+
+func readTested(file string) (spec.Mention, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	out := spec.Mention{}
+	for _, id := range strings.Fields(string(raw)) {
+		out[id] = true
+	}
+	return out, nil
+}
+
+func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.Mention) *report {
+	byID := map[string]spec.Operation{}
+	for _, op := range ops {
+		byID[op.ID] = op
+	}
+	// Two operations of one method and path are one route.
+	served := map[string]bool{}
+	right := map[string]bool{}
+	for _, r := range routes {
+		op := byID[r.Op]
+		served[op.Method+" "+op.Path] = true
+		if (r.Method == "" || r.Method == op.Method) && spec.SamePath(r.Path, op.Path) {
+			right[r.Op] = true
+		}
+	}
+	out := &report{API: api, Total: row{Tag: "total"}, Missing: []string{}, Wrong: []string{}}
+	// An operation may have further routes, for older prefixes of its path; one must be its own.
+	for _, r := range routes {
+		if !right[r.Op] {
+			op := byID[r.Op]
+			out.Wrong = append(out.Wrong, fmt.Sprintf("%s: %s is %s %s, the route says %s %s", r.File, r.Op, op.Method, op.Path, r.Method, r.Path))
+		}
+	}
+	tags := map[string]*row{}
+	for _, op := range ops {
+		tag := op.Tag
+		if tag == "" {
+			tag = "(no tag)"
+		}
+		if tags[tag] == nil {
+			tags[tag] = &row{Tag: tag}
+		}
+		for _, t := range []*row{tags[tag], &out.Total} {
+			t.Operations++
+			if served[op.Method+" "+op.Path] {
+				t.Served++
+				if tested[op.ID] {
+					t.Tested++
+				}
+			}
+		}
+		if !served[op.Method+" "+op.Path] {
+			out.Missing = append(out.Missing, fmt.Sprintf("%-47s %-6s %s  %s", tag, op.Method, op.Path, op.ID))
+		}
+	}
+	for _, t := range tags {
+		out.Tags = append(out.Tags, *t)
+	}
+	sort.Slice(out.Tags, func(i, j int) bool { return out.Tags[i].Tag < out.Tags[j].Tag })
+	sort.Strings(out.Missing)
+	return out
+}
+
+func (r *report) print(to io.Writer, missing bool) error {
+	const format = "%-48s %10v %7v %7v %8v\n"
+	fmt.Fprintf(to, format, r.API, "operations", "served", "tested", "missing")
+	for _, t := range append(slices.Clip(r.Tags), r.Total) {
+		if _, err := fmt.Fprintf(to, format, t.Tag, t.Operations, t.Served, t.Tested, t.Operations-t.Served); err != nil {
+			return err
+		}
+	}
+	if missing {
+		fmt.Fprintf(to, "\nWithout a route:\n")
+		for _, m := range r.Missing {
+			fmt.Fprintln(to, " ", m)
+		}
+	}
+	for _, m := range r.Wrong {
+		fmt.Fprintln(to, "wrong:", m)
+	}
+	return nil
+}

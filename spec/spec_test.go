@@ -1,0 +1,158 @@
+package spec
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOperations(t *testing.T) {
+	count := map[string]int{}
+	ids := map[string]bool{}
+	for _, op := range Operations() {
+		count[op.API]++
+		if key := op.API + " " + op.ID; ids[key] {
+			t.Errorf("%s stands twice in the list", key)
+		} else {
+			ids[key] = true
+		}
+		if op.Method == "" || !strings.HasPrefix(op.Path, "/") || op.ID == "" {
+			t.Errorf("incomplete row: %+v", op)
+		}
+	}
+	want := map[string]int{ClientServer: 166, ServerServer: 36, Identity: 23, ApplicationService: 9, PushGateway: 1}
+	for api, n := range want {
+		if count[api] != n || len(Of(api)) != n {
+			t.Errorf("%s has %d operations, want %d", api, count[api], n)
+		}
+	}
+}
+
+// TestOperationsMatchSource compares the embedded list with the file it was made of, where that
+// file is at hand.
+func TestOperationsMatchSource(t *testing.T) {
+	raw, err := os.ReadFile("../../shared/spec/endpoints.csv")
+	if err != nil {
+		if os.Getenv("MYELIN_REQUIRE") == "all" {
+			t.Fatalf("the specification's data is needed: %v", err)
+		}
+		t.Skipf("the specification's data is not here: %v", err)
+	}
+	want, err := parseOperations(string(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Operations()
+	if len(got) != len(want) {
+		t.Fatalf("%d operations, the source has %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("row %d is %+v, the source says %+v", i, got[i], want[i])
+		}
+	}
+}
+
+func TestParseOperationsRefuses(t *testing.T) {
+	for _, text := range []string{"", "api,method\nx,y\n", "\"", strings.Join(Columns, ",") + "\na,b\n"} {
+		if _, err := parseOperations(text); err == nil {
+			t.Errorf("%q was accepted", text)
+		}
+	}
+}
+
+func TestCheckCitation(t *testing.T) {
+	valid := []string{
+		"cs sendMessage", "cs sync", "cs Push rules", "cs m.room.power_levels", "cs `event_match`",
+		"ss Auth events selection", "ss sendTransaction", "rooms/v12 auth 5.3.7", "rooms/v1 auth 1.1", "rooms/v3 auth 11",
+		"rooms/v9 Redactions", "rooms/v2 Mainline ordering", "appendices Identifier Grammar", "olm The Megolm protocol", "rooms/v12 Authorization rules", "rooms Complete list of room versions",
+		"cs sync, the part about timelines", "cs sync (timelines)", "cs sync: timelines", "cs login; ss makeJoin", "as sendTransaction", "is Terms of service",
+	}
+	for _, c := range valid {
+		if err := CheckCitation(c); err != nil {
+			t.Errorf("%q: %v", c, err)
+		}
+	}
+	for _, c := range []string{
+		"", "cs", "cs noSuchOperation", "cs syncs", "client sync", "rooms/v12 auth 99.1", "rooms/v13 Redactions", "ss sync",
+		"cs sync and more", "cs login; nonsense", "rooms/v1 auth",
+	} {
+		if err := CheckCitation(c); err == nil {
+			t.Errorf("%q was accepted", c)
+		}
+	}
+}
+
+func TestCitation(t *testing.T) {
+	for line, want := range map[string]string{
+		"// Spec: cs sync":         "cs sync",
+		"\t// Spec: cs sync  ":     "cs sync",
+		"// See Spec: cs sync":     "",
+		"// Special: cs sync":      "",
+		"x := 1 // Spec: cs sync":  "",
+		"Spec: cs sync":            "cs sync",
+		"// Spec:":                 "",
+		"//\tSpec: ss makeJoin; x": "ss makeJoin; x",
+	} {
+		if got, ok := Citation(line); got != want || ok != (want != "") {
+			t.Errorf("Citation(%q) = %q, %v, want %q", line, got, ok, want)
+		}
+	}
+}
+
+// TestCitationsExist checks every citation in the module's source.
+func TestCitationsExist(t *testing.T) {
+	n := 0
+	err := filepath.WalkDir("..", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if base := d.Name(); base != ".." && strings.HasPrefix(base, ".") || base == "testdata" || base == "node_modules" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, ".go") || strings.HasPrefix(filepath.ToSlash(p), "../spec/") {
+			return nil
+		}
+		raw, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		line := 0
+		for text := range strings.Lines(string(raw)) {
+			line++
+			cited, ok := Citation(strings.TrimRight(text, "\r\n"))
+			if !ok {
+				continue
+			}
+			n++
+			if err := CheckCitation(cited); err != nil {
+				t.Errorf("%s:%d: %v", p, line, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d citations", n)
+	if n == 0 {
+		t.Error("no citation found, so this test looks in the wrong place")
+	}
+}
+
+func FuzzCheckCitation(f *testing.F) {
+	for _, s := range []string{"cs sync", "rooms/v12 auth 5.3.7", "cs sync; ss makeJoin", "", "; ;", "cs İ sync."} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		_ = CheckCitation(s)
+		if c, ok := Citation(s); ok && c == "" {
+			t.Errorf("Citation(%q) is empty", s)
+		}
+	})
+}
