@@ -1,0 +1,132 @@
+package eventauth
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+
+	"myelin/matrix/canon"
+	"myelin/matrix/roomver"
+)
+
+// text reads a JSON string, and false for any other value.
+func text(raw []byte) (string, bool) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", false
+	}
+	inner := raw[1 : len(raw)-1]
+	for _, c := range inner {
+		if c == '\\' {
+			var s string
+			err := json.Unmarshal(raw, &s)
+			return s, err == nil
+		}
+	}
+	return string(inner), true
+}
+
+// get reads a field of what may not be an object.
+func get(object []byte, key string) ([]byte, bool) {
+	if !isObject(object) {
+		return nil, false
+	}
+	return canon.Get(object, key)
+}
+
+// getText reads a string field; false when it is absent or no string.
+func getText(object []byte, key string) (string, bool) {
+	raw, ok := get(object, key)
+	if !ok {
+		return "", false
+	}
+	return text(raw)
+}
+
+func isObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
+
+// elements splits a JSON array, and false for any other value.
+func elements(raw []byte) ([]json.RawMessage, bool) {
+	if len(raw) == 0 || raw[0] != '[' {
+		return nil, false
+	}
+	var list []json.RawMessage
+	err := json.Unmarshal(raw, &list)
+	return list, err == nil
+}
+
+// parseLevel reads one power level as the room version allows it to be written; false when it
+// is nothing of the sort.
+//
+// Spec: rooms/v1 m.room.power_levels events accept values as strings
+// Spec: rooms/v1 m.room.power_levels events accept values as floats
+// Spec: rooms/v10 Values in m.room.power_levels events must be integers
+func parseLevel(v *roomver.Version, raw []byte) (Power, bool) {
+	if len(raw) == 0 {
+		return 0, false
+	}
+	switch c := raw[0]; {
+	case c == '"':
+		s, ok := text(raw)
+		if !ok || v.IntegerPowerLevels {
+			return 0, false
+		}
+		s = strings.TrimSpace(s)
+		if strings.HasPrefix(s, "+") {
+			return parseDigits(s[1:], false)
+		}
+		return parseInteger(s)
+	case c != '-' && (c < '0' || c > '9'):
+		return 0, false
+	}
+	n, ok := parseInteger(string(raw))
+	if v.FloatPowerLevels && (!ok || n == greatest || n == least) {
+		return parseFloat(string(raw))
+	}
+	return n, ok
+}
+
+func parseInteger(s string) (Power, bool) {
+	if strings.HasPrefix(s, "-") {
+		return parseDigits(s[1:], true)
+	}
+	return parseDigits(s, false)
+}
+
+// parseDigits stops counting at the greatest or least level.
+func parseDigits(s string, negative bool) (Power, bool) {
+	if s == "" {
+		return 0, false
+	}
+	var n Power
+	for i := 0; i < len(s); i++ {
+		d := Power(s[i]) - '0'
+		if d < 0 || d > 9 {
+			return 0, false
+		}
+		if n > (greatest-d)/10 {
+			n = greatest
+		} else {
+			n = n*10 + d
+		}
+	}
+	if negative {
+		n = -n
+	}
+	return n, true
+}
+
+// parseFloat applies the exponent and cuts at the decimal point. What a double can't hold is
+// no level.
+func parseFloat(s string) (Power, bool) {
+	f, err := strconv.ParseFloat(s, 64)
+	switch {
+	case err != nil || math.IsNaN(f):
+		return 0, false
+	case f >= float64(greatest):
+		return greatest, true
+	case f <= float64(least):
+		return least, true
+	}
+	return Power(f), true
+}
