@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"myelin/matrix/canon"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/roomver"
@@ -91,7 +92,7 @@ func (t *trial) checkCreate() verdict {
 		}
 	}
 	if raw, ok := get(content, "room_version"); ok {
-		name, _ := text(raw)
+		name, _ := canon.Text(raw)
 		if _, known := roomver.Get(name); !known {
 			return reject(createRoomVersion)
 		}
@@ -110,12 +111,11 @@ func (t *trial) checkCreate() verdict {
 }
 
 func areUserIDs(raw []byte) bool {
-	list, ok := elements(raw)
-	if !ok {
+	if !isArray(raw) {
 		return false
 	}
-	for _, e := range list {
-		user, ok := text(e)
+	for e := range canon.Elements(raw) {
+		user, ok := canon.Text(e)
 		if !ok {
 			return false
 		}
@@ -212,6 +212,6 @@ func JoinRule(joinRules *event.PDU) string {
 	if !ok {
 		return "invite"
 	}
-	name, _ := text(raw)
+	name, _ := canon.Text(raw)
 	return name
 }

@@ -1,7 +1,6 @@
 package eventauth
 
 import (
-	"encoding/json"
 	"math"
 	"strconv"
 	"strings"
@@ -9,22 +8,6 @@ import (
 	"myelin/matrix/canon"
 	"myelin/matrix/roomver"
 )
-
-// text reads a JSON string, and false for any other value.
-func text(raw []byte) (string, bool) {
-	if len(raw) < 2 || raw[0] != '"' {
-		return "", false
-	}
-	inner := raw[1 : len(raw)-1]
-	for _, c := range inner {
-		if c == '\\' {
-			var s string
-			err := json.Unmarshal(raw, &s)
-			return s, err == nil
-		}
-	}
-	return string(inner), true
-}
 
 // get reads a field of what may not be an object.
 func get(object []byte, key string) ([]byte, bool) {
@@ -36,24 +19,13 @@ func get(object []byte, key string) ([]byte, bool) {
 
 // getText reads a string field; false when it is absent or no string.
 func getText(object []byte, key string) (string, bool) {
-	raw, ok := get(object, key)
-	if !ok {
-		return "", false
-	}
-	return text(raw)
+	raw, _ := get(object, key)
+	return canon.Text(raw)
 }
 
 func isObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
 
-// elements splits a JSON array, and false for any other value.
-func elements(raw []byte) ([]json.RawMessage, bool) {
-	if len(raw) == 0 || raw[0] != '[' {
-		return nil, false
-	}
-	var list []json.RawMessage
-	err := json.Unmarshal(raw, &list)
-	return list, err == nil
-}
+func isArray(raw []byte) bool { return len(raw) > 0 && raw[0] == '[' }
 
 // parseLevel reads one power level as the room version allows it to be written; false when it
 // is nothing of the sort.
@@ -67,7 +39,7 @@ func parseLevel(v *roomver.Version, raw []byte) (Power, bool) {
 	}
 	switch c := raw[0]; {
 	case c == '"':
-		s, ok := text(raw)
+		s, ok := canon.Text(raw)
 		if !ok || v.IntegerPowerLevels {
 			return 0, false
 		}

@@ -1,6 +1,7 @@
 package eventauth
 
 import (
+	"iter"
 	"math"
 
 	"myelin/matrix/canon"
@@ -171,17 +172,17 @@ func (l Levels) IsCreator(u id.UserID) bool {
 }
 
 func isAdditionalCreator(create *event.PDU, user string) bool {
-	raw, ok := get(create.Content(), "additional_creators")
-	if !ok {
-		return false
-	}
-	list, _ := elements(raw)
-	for _, e := range list {
-		if s, ok := text(e); ok && s == user {
+	for raw := range additionalCreators(create) {
+		if s, ok := canon.Text(raw); ok && s == user {
 			return true
 		}
 	}
 	return false
+}
+
+func additionalCreators(create *event.PDU) iter.Seq[[]byte] {
+	raw, _ := get(create.Content(), "additional_creators")
+	return canon.Elements(raw)
 }
 
 // Creators lists the users for whom IsCreator holds, the sender of the create event first.
@@ -201,10 +202,8 @@ func Creators(create *event.PDU) []id.UserID {
 	}
 	creators := []id.UserID{create.Sender()}
 	if v.PrivilegedCreators {
-		raw, _ := get(create.Content(), "additional_creators")
-		list, _ := elements(raw)
-		for _, e := range list {
-			if s, ok := text(e); ok && id.UserID(s) != creators[0] {
+		for raw := range additionalCreators(create) {
+			if s, ok := canon.Text(raw); ok && id.UserID(s) != creators[0] {
 				creators = append(creators, id.UserID(s))
 			}
 		}

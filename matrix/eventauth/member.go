@@ -1,6 +1,7 @@
 package eventauth
 
 import (
+	"myelin/matrix/canon"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/sign"
@@ -39,7 +40,7 @@ func (t *trial) signedByAuthoriser() bool {
 	if !ok {
 		return true
 	}
-	name, _ := text(raw)
+	name, _ := canon.Text(raw)
 	user, err := id.ParseUserID(name)
 	return err == nil && len(sign.KeyIDs(t.p.Raw(), string(user.Domain()))) > 0
 }
@@ -169,11 +170,11 @@ func (t *trial) checkThirdParty(target id.UserID, thirdParty []byte) verdict {
 	if !hasUser || !hasToken {
 		return reject(thirdPartyIncomplete)
 	}
-	if user, ok := text(mxid); !ok || user != string(target) {
+	if user, ok := canon.Text(mxid); !ok || user != string(target) {
 		return reject(thirdPartyOtherUser)
 	}
 	var made *event.PDU
-	if key, ok := text(token); ok {
+	if key, ok := canon.Text(token); ok {
 		made = t.state(typeThirdPartyInvite, key)
 	}
 	switch {
@@ -181,8 +182,6 @@ func (t *trial) checkThirdParty(target id.UserID, thirdParty []byte) verdict {
 		return reject(thirdPartyNoInvite)
 	case made.Sender() != t.p.Sender():
 		return reject(thirdPartyOtherSender)
-	case anySignature(signed, publicKeys(made)):
-		return allow(thirdPartySignature)
 	}
-	return reject(thirdPartyOtherwise)
+	return checkSignatures(signed, inviteKeys(made))
 }

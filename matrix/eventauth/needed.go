@@ -2,6 +2,7 @@ package eventauth
 
 import (
 	"slices"
+	"strings"
 
 	"myelin/matrix/event"
 	"myelin/matrix/id"
@@ -59,14 +60,14 @@ func NeededFor(v *roomver.Version, typ string, stateKey *string, sender id.UserI
 	switch membership {
 	case "invite":
 		if token, ok := thirdPartyToken(content); ok {
-			keys = append(keys, event.Key{Type: typeThirdPartyInvite, StateKey: token})
+			keys = append(keys, event.Key{Type: typeThirdPartyInvite, StateKey: strings.Clone(token)})
 		}
 	case "join":
 		if !v.Restricted {
 			break
 		}
 		if authoriser, ok := getText(content, "join_authorised_via_users_server"); ok {
-			keys = appendNew(keys, event.Key{Type: typeMember, StateKey: authoriser})
+			keys = appendNew(keys, event.Key{Type: typeMember, StateKey: strings.Clone(authoriser)})
 		}
 	}
 	return keys

@@ -63,6 +63,8 @@ const (
 	thirdPartyNoInvite
 	thirdPartyOtherSender
 	thirdPartySignature
+	thirdPartyKey
+	thirdPartyKeys
 	thirdPartyOtherwise
 	inviteSenderNotJoined
 	inviteTargetThere
@@ -190,6 +192,8 @@ var outline = []point{
 	{4, thirdPartyNoInvite, 1, last, "the room has no third-party invite with this token"},
 	{4, thirdPartyOtherSender, 1, last, "the third-party invite was made by another user"},
 	{4, thirdPartySignature, 1, last, ""},
+	{5, thirdPartyKey, 1, last, ""},
+	{5, thirdPartyKeys, 1, last, ""},
 	{4, thirdPartyOtherwise, 1, last, "the third-party invite has no valid signature"},
 	{3, inviteSenderNotJoined, 1, last, "only a member of the room can invite"},
 	{3, inviteTargetThere, 1, last, "the invited user is already a member, or is banned"},

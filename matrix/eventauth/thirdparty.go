@@ -14,43 +14,48 @@ import (
 // servers sign once, and events name two keys.
 const maxVerifications = 128
 
-// anySignature reports whether any of the signatures in a signed object was made with any of
-// the keys. The names of entities and keys mean nothing here: the room's members chose the keys.
-func anySignature(signed []byte, keys []ed25519.PublicKey) bool {
-	signatures, ok := get(signed, "signatures")
-	if !ok || !isObject(signatures) {
-		return false
+// inviteKey is a key that may sign a third-party invite, and the point of the rules by which.
+type inviteKey struct {
+	public ed25519.PublicKey
+	rule   rule
+}
+
+// checkSignatures allows the invite if any of the signatures in its signed object was made with any of
+// the keys. The names of entities and keys mean nothing here: a member of the room chose the keys.
+func checkSignatures(signed []byte, keys []inviteKey) verdict {
+	signatures, _ := get(signed, "signatures")
+	if !isObject(signatures) {
+		return reject(thirdPartyOtherwise)
 	}
 	tries := 0
 	for entity := range canon.Fields(signatures) {
 		for _, name := range sign.KeyIDs(signed, entity) {
 			for _, key := range keys {
 				if tries++; tries > maxVerifications {
-					return false
+					return reject(thirdPartyOtherwise).about("it has too many")
 				}
-				if sign.Verify(signed, entity, name, key) == nil {
-					return true
+				if sign.Verify(signed, entity, name, key.public) == nil {
+					return allow(key.rule)
 				}
 			}
 		}
 	}
-	return false
+	return reject(thirdPartyOtherwise)
 }
 
-// publicKeys lists the keys of an m.room.third_party_invite event.
+// inviteKeys lists the keys of an m.room.third_party_invite event.
 //
 // Spec: cs m.room.third_party_invite
-func publicKeys(invite *event.PDU) []ed25519.PublicKey {
+func inviteKeys(invite *event.PDU) []inviteKey {
 	content := invite.Content()
-	var keys []ed25519.PublicKey
+	var keys []inviteKey
 	if key, ok := publicKey(content); ok {
-		keys = append(keys, key)
+		keys = append(keys, inviteKey{key, thirdPartyKey})
 	}
 	raw, _ := get(content, "public_keys")
-	list, _ := elements(raw)
-	for _, e := range list {
+	for e := range canon.Elements(raw) {
 		if key, ok := publicKey(e); ok {
-			keys = append(keys, key)
+			keys = append(keys, inviteKey{key, thirdPartyKeys})
 		}
 	}
 	return keys
