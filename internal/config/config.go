@@ -1,0 +1,120 @@
+package config
+
+import "time"
+
+// Config is the whole configuration. The comment of each field is what the manual says about
+// its key ("myelin config describe").
+//
+// The tag "toml" holds the key's name. The tag "is" holds words of this list: secret (the value
+// is shown nowhere), reload (a change takes effect on SIGHUP; all others need a restart).
+type Config struct {
+	// The name that follows the colon in the IDs of this server's users and rooms: a DNS name,
+	// such as example.org. It cannot be changed once there are users. It need not be the name of
+	// the machine that runs the server.
+	ServerName string `toml:"server_name"`
+
+	// The folder for everything the server keeps: the embedded database, its keys, the socket
+	// for commands. It is made where it does not exist. One process uses it at a time.
+	DataDir string `toml:"data_dir"`
+
+	// The database. Empty means SQLite, embedded, in data_dir. A postgres:// URL means PostgreSQL,
+	// which the server fills with tables of its own.
+	Database string `toml:"database" is:"secret"`
+
+	// Who may make an account: "open" lets anybody, "token" whoever has a registration token
+	// (myelin token create), "closed" nobody. Accounts can always be made with
+	// "myelin user create".
+	Registration string `toml:"registration"`
+
+	// A secret that lets other programs make accounts through /_synapse/admin/v1/register, whatever
+	// registration says. Empty turns that off.
+	RegistrationSharedSecret string `toml:"registration_shared_secret" is:"secret"`
+
+	// Whether guests, who need no password and may do little, can make accounts.
+	AllowGuests bool `toml:"allow_guests"`
+
+	// Whether users and addresses that send requests too fast are told to wait: "on" or "off".
+	// Off is for tests.
+	RateLimits string `toml:"rate_limits"`
+
+	// Addresses or networks (10.0.0.0/8) of the reverse proxies in front of the server. Only
+	// their X-Forwarded-For header is believed. Without this all users behind a proxy
+	// share one address, and its rate limit.
+	TrustedProxies []string `toml:"trusted_proxies"`
+
+	// The version of rooms whose creator asks for none.
+	DefaultRoomVersion string `toml:"default_room_version"`
+
+	// What clients connect to.
+	Client Client `toml:"client"`
+	// Signing in.
+	Session Session `toml:"session"`
+	// Whom people may turn to, published at /.well-known/matrix/support.
+	Support Support `toml:"support"`
+	// The log, which goes to standard error.
+	Log Log `toml:"log"`
+	// Measurements for operators.
+	Metrics Metrics `toml:"metrics"`
+}
+
+// Client is about the listener for clients.
+type Client struct {
+	// The address and port where clients are served, by plain HTTP. Port 0 takes any free one. Put
+	// a reverse proxy with TLS in front to serve other machines.
+	Listen string `toml:"listen"`
+
+	// The URL under which clients reach this server, such as https://matrix.example.org. It is
+	// published at /.well-known/matrix/client. Empty means http:// and client.listen.
+	BaseURL string `toml:"base_url"`
+}
+
+// Session is about access tokens.
+type Session struct {
+	// How long an access token lives if its client can refresh it, such as "1h" or "7d". Then a
+	// stolen token is of use for that long only. "0" means for ever. Clients that cannot refresh
+	// tokens get such as live for ever in either case.
+	AccessTokenLifetime Duration `toml:"access_token_lifetime"`
+}
+
+// Support names the people behind the server.
+type Support struct {
+	// An e-mail address of the administrators.
+	Email string `toml:"email"`
+	// A Matrix user ID of an administrator, such as @admin:example.org.
+	MatrixID string `toml:"matrix_id"`
+	// The URL of a page that helps users.
+	Page string `toml:"page"`
+}
+
+// Log is about the log.
+type Log struct {
+	// The least severe lines that are written: "debug", "info", "warn" or "error".
+	Level string `toml:"level" is:"reload"`
+	// How lines are written: "text" for people, "json" for machines.
+	Format string `toml:"format"`
+	// Whether each request gets a line: "on" or "off". Failures of the server get one always.
+	Requests string `toml:"requests"`
+}
+
+// Metrics is about the operator's port.
+type Metrics struct {
+	// The address and port of Prometheus metrics (/metrics) and Go profiles (/debug/pprof/). Anybody
+	// who reaches it can read them, so keep it from the world. Empty turns it off.
+	Listen string `toml:"listen"`
+}
+
+// Default returns the configuration of a server that was told nothing.
+func Default() *Config {
+	return &Config{
+		ServerName:         "localhost",
+		DataDir:            "./myelin-data",
+		Registration:       "token",
+		RateLimits:         "on",
+		DefaultRoomVersion: defaultRoomVersion,
+		Client:             Client{Listen: "127.0.0.1:8008"},
+		Log:                Log{Level: "info", Format: "text", Requests: "on"},
+	}
+}
+
+// Duration is a time.Duration that is written like "90s", "1h30m" or "7d".
+type Duration time.Duration
