@@ -167,6 +167,9 @@ func (c *committer) commit(us []unit) error {
 	for attempt := 0; ; attempt++ {
 		a := &attemptTx{c: c, careful: careful}
 		err := a.run(us)
+		if unknown, ok := errors.AsType[*unknownOutcome](err); ok {
+			err = c.ask(unknown, deadline)
+		}
 		switch {
 		case err == nil:
 			c.done(a, us, time.Since(start))
@@ -184,6 +187,31 @@ func (c *committer) commit(us []unit) error {
 		c.db.log.Error("database transaction failed", "items", len(c.current), "error", err)
 		return fmt.Errorf("commit: %w", err)
 	}
+}
+
+// ask finds out whether a transaction whose COMMIT got no answer took place. nil: it did; errDisconnected: it did not.
+func (c *committer) ask(u *unknownOutcome, deadline time.Time) error {
+	c.db.log.Warn("the connection to the database broke during a commit: asking for its outcome", "error", u.err)
+	for wait := 5 * time.Millisecond; u.xid != "" && time.Now().Before(deadline); wait = min(2*wait, time.Second) {
+		var status *string
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		err := c.connect(ctx)
+		if err == nil {
+			_, err = c.sess.run(ctx, stmtXactStatus, []any{u.xid}, func(r *Row) error { return r.Scan(&status) })
+		}
+		cancel()
+		switch {
+		case err != nil:
+		case status == nil:
+			return u // too long ago for the server to know
+		case *status == "committed":
+			return nil
+		case *status == "aborted":
+			return fmt.Errorf("%w: %w", errDisconnected, u.err)
+		}
+		time.Sleep(wait) // the server is away, or still runs the transaction
+	}
+	return u
 }
 
 // done counts and publishes a transaction that is on disk.

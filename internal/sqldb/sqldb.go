@@ -217,3 +217,26 @@ func (db *DB) Last(ctx context.Context) (pos Pos, err error) {
 	})
 	return pos, err
 }
+
+// Prepare prepares statements without executing them, to find out whether they are valid in this database.
+func (db *DB) Prepare(ctx context.Context, stmts ...*Stmt) error {
+	sess, err := db.engine.reader(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.engine.release(sess)
+	var errs []error
+	for _, s := range stmts {
+		var err error
+		switch sess := sess.(type) {
+		case *sqliteSession:
+			_, err = sess.prepare(s)
+		case *pgSession:
+			_, err = sess.prepare(ctx, s)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("prepare on %s: %w\n\tin: %s", db.dialect, err, s.Text(db.dialect)))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -3,7 +3,6 @@ package sqldb
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -308,8 +307,6 @@ func bindSQLiteArray(ps *sqlite.Stmt, i int, array any) error {
 
 type sqliteRow struct{ ps *sqlite.Stmt }
 
-var errNotInteger = errors.New("not an integer")
-
 func (r sqliteRow) count() int      { return r.ps.ColumnCount() }
 func (r sqliteRow) null(i int) bool { return r.ps.ColumnType(i) == sqlite.TypeNull }
 
@@ -322,8 +319,11 @@ func (r sqliteRow) integer(i int) (int64, error) {
 
 func (r sqliteRow) real(i int) (float64, error) { return r.ps.ColumnFloat(i), nil }
 
-func (r sqliteRow) raw(i int) []byte {
+func (r sqliteRow) raw(i int) ([]byte, error) {
+	if t := r.ps.ColumnType(i); t != sqlite.TypeText && t != sqlite.TypeBlob {
+		return nil, errNotText
+	}
 	b := make([]byte, r.ps.ColumnLen(i))
 	r.ps.ColumnBytes(i, b)
-	return b
+	return b, nil
 }

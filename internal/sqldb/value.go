@@ -103,8 +103,8 @@ type columns interface {
 	null(i int) bool
 	integer(i int) (int64, error)
 	real(i int) (float64, error)
-	// raw is the text or blob as a fresh copy, never nil.
-	raw(i int) []byte
+	// raw is the text or blob as a fresh copy, not nil.
+	raw(i int) ([]byte, error)
 }
 
 // Row is one row of a result, valid during its callback.
@@ -125,6 +125,11 @@ func (r *Row) Scan(dest ...any) error {
 	return nil
 }
 
+var (
+	errNotInteger = errors.New("not an integer")
+	errNotText    = errors.New("neither text nor blob")
+)
+
 var errNull = errors.New("NULL into a variable that cannot hold it")
 
 func (r *Row) scan(i int, dest any) (err error) {
@@ -137,9 +142,9 @@ func (r *Row) scan(i int, dest any) (err error) {
 	null := r.cols.null(i)
 	if b, ok := dest.(*[]byte); ok {
 		if *b = nil; !null {
-			*b = r.cols.raw(i)
+			*b, err = r.cols.raw(i)
 		}
-		return nil
+		return err
 	}
 	if !null {
 		switch d := dest.(type) {
@@ -147,8 +152,10 @@ func (r *Row) scan(i int, dest any) (err error) {
 			*d, err = r.cols.integer(i)
 			return err
 		case *string:
-			*d = string(r.cols.raw(i))
-			return nil
+			var raw []byte
+			raw, err = r.cols.raw(i)
+			*d = string(raw)
+			return err
 		}
 	}
 	v := reflect.ValueOf(dest)
@@ -190,12 +197,14 @@ func (r *Row) scanKind(i int, null bool, v reflect.Value) error {
 		v.SetFloat(f)
 		return err
 	case reflect.String:
-		v.SetString(string(r.cols.raw(i)))
-		return nil
+		raw, err := r.cols.raw(i)
+		v.SetString(string(raw))
+		return err
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
-			v.SetBytes(r.cols.raw(i))
-			return nil
+			raw, err := r.cols.raw(i)
+			v.SetBytes(raw)
+			return err
 		}
 	case reflect.Pointer:
 		inner := reflect.New(v.Type().Elem())
@@ -216,5 +225,9 @@ func (r *Row) scanScanner(i int, s sql.Scanner) error {
 	if n, err := r.cols.integer(i); err == nil {
 		return s.Scan(n)
 	}
-	return s.Scan(r.cols.raw(i))
+	raw, err := r.cols.raw(i)
+	if err != nil {
+		return err
+	}
+	return s.Scan(raw)
 }
