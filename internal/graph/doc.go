@@ -1,0 +1,53 @@
+// Package graph keeps rooms on disk: their events, the order of the events, the state before each of them, and who is a
+// member of what.
+//
+// # Owns
+//
+// The tables rooms, events, states, state_keys, memberships, txns and gaps, all SQL on them, and the caches of what they hold.
+// It decides nothing: whether an event may be sent is for package room, whether a user may see it is for package view.
+//
+// # The head
+//
+// A [Head] is everything that the next event of a room depends on: forward extremities, the state after them, kept
+// counts of members, and a revision. It is immutable. [Head.Advance] makes the head after one more event, without
+// touching the disk, so a writer can run ahead of the disk; [Graph.Commit] makes the events between two heads
+// durable, by a compare-and-swap on the revision. A revision is a hash over all that was committed to the room, so equal
+// revisions mean equal histories: a commit built on a head that never became durable can't be mistaken for one that did.
+//
+// # Order
+//
+// Each event that is part of the room's graph has an ord: its position in the stream (sqldb) if it arrived live, and
+// descending from -1 if it was backfilled. Outliers, known only because others refer to them, have none. Rejected and
+// soft-failed events have an ord and are left out of timelines.
+//
+// # State
+//
+// State is a persistent map (package statemap) from small integers, which stand for the room's (type, state key) pairs, to events.
+// The value of a member entry holds the membership too, so counts and membership lists need no events.
+// On disk a snapshot is a delta against an earlier one. Snapshots are numbered within their room. Snapshot n after a
+// checkpoint refers to the snapshot at n with its lowest set bit cleared, as in a Fenwick tree: a
+// change is stored about log(n)/2 times, and a chain has at most log(n) links. A checkpoint holds the whole state, and a delta
+// against the checkpoint before it, so any two snapshots can be compared by their deltas.
+//
+// # Invariants
+//
+//   - A row of events never changes, except that an outlier may join the graph, and a redaction prunes the event.
+//   - Every snapshot that an event or head refers to can be loaded, with every event that it names.
+//   - memberships holds, for each user and room, what the room's current state says; and for rooms this server is not part
+//     of, the last invite, knock or rejection that it was told of.
+//   - One transaction ID of one device in one scope makes one event.
+//
+// # Refuses
+//
+// To overwrite a head that another writer moved ([ErrConflict]), to apply a client's transaction twice ([ErrTxn]), to list
+// the whole state on the path of one event.
+//
+// # Locks
+//
+// roomKeys.mu and Graph.mu guard maps in memory and are held for single operations; neither is held during a call of the
+// database, and they are never held together.
+//
+// Spec: ss PDUs
+// Spec: ss Room State Resolution
+// Spec: cs Transaction identifiers
+package graph

@@ -1,0 +1,155 @@
+package graph
+
+import (
+	"sync"
+
+	"myelin/matrix/event"
+)
+
+const memberType = "m.room.member"
+
+// roomKeys numbers the (type, state key) pairs of one room, from 1 on. Numbers are given in memory, ahead of the disk; a commit
+// stores those that are new. That another writer gave the same number to another pair shows in the room's revision: the
+// commit fails, and the head is loaded again with another roomKeys. So states may be mixed only
+// if they share their roomKeys (see State.in).
+type roomKeys struct {
+	mu     sync.RWMutex // guards all below
+	list   []event.Key  // list[n-1] has the number n
+	byType map[string]*typeKeys
+	stored KeyNID // numbers up to here are on disk
+}
+
+type typeKeys struct {
+	byKey map[string]KeyNID
+	nids  []KeyNID // ascending
+}
+
+func newKeys() *roomKeys { return &roomKeys{byType: make(map[string]*typeKeys)} }
+
+func (r *roomKeys) find(typ, stateKey string) (KeyNID, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	t := r.byType[typ]
+	if t == nil {
+		return 0, false
+	}
+	nid, ok := t.byKey[stateKey]
+	return nid, ok
+}
+
+// number finds the pair's number or gives it one.
+func (r *roomKeys) number(k event.Key) KeyNID {
+	if nid, ok := r.find(k.Type, k.StateKey); ok {
+		return nid
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.add(k)
+}
+
+// add is called with mu held.
+func (r *roomKeys) add(k event.Key) KeyNID {
+	t := r.byType[k.Type]
+	if t == nil {
+		t = &typeKeys{byKey: make(map[string]KeyNID)}
+		r.byType[k.Type] = t
+	} else if nid, ok := t.byKey[k.StateKey]; ok {
+		return nid
+	}
+	nid := KeyNID(len(r.list) + 1)
+	if len(t.nids) > 0 {
+		k.Type = r.list[t.nids[0]-1].Type // one copy of the type in memory
+	}
+	r.list = append(r.list, k)
+	t.byKey[k.StateKey] = nid
+	t.nids = append(t.nids, nid)
+	return nid
+}
+
+func (r *roomKeys) key(nid KeyNID) event.Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if nid < 1 || int(nid) > len(r.list) {
+		return event.Key{}
+	}
+	return r.list[nid-1]
+}
+
+// ofType returns the numbers of a type's pairs. The result must not be changed.
+func (r *roomKeys) ofType(typ string) []KeyNID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if t := r.byType[typ]; t != nil {
+		return t.nids[:len(t.nids):len(t.nids)]
+	}
+	return nil
+}
+
+// len is the highest number given.
+func (r *roomKeys) len() KeyNID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return KeyNID(len(r.list))
+}
+
+// durable is the highest number on disk.
+func (r *roomKeys) durable() KeyNID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.stored
+}
+
+// settle notes that numbers up to nid are on disk.
+func (r *roomKeys) settle(nid KeyNID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stored = max(r.stored, nid)
+}
+
+// between returns the pairs with numbers after from, up to to.
+func (r *roomKeys) between(from, to KeyNID) []event.Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if from >= to {
+		return nil
+	}
+	return r.list[from:to:to]
+}
+
+// learn takes what the disk holds after r.stored as of some moment, which began at the number from. It returns r, or another roomKeys
+// where r had given one of the numbers to another pair.
+func (r *roomKeys) learn(from KeyNID, disk []event.Key) *roomKeys {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, k := range disk {
+		nid := int(from) + i + 1
+		switch {
+		case nid <= len(r.list) && r.list[nid-1] == k:
+		case nid == len(r.list)+1 && r.fresh(k):
+			r.add(k)
+		default:
+			return r.fork(from, disk)
+		}
+	}
+	r.stored = max(r.stored, from+KeyNID(len(disk)))
+	return r
+}
+
+// fresh is called with mu held.
+func (r *roomKeys) fresh(k event.Key) bool {
+	t := r.byType[k.Type]
+	return t == nil || t.byKey[k.StateKey] == 0
+}
+
+// fork is called with mu held.
+func (r *roomKeys) fork(from KeyNID, disk []event.Key) *roomKeys {
+	n := newKeys()
+	for _, k := range r.list[:from] {
+		n.add(k)
+	}
+	for _, k := range disk {
+		n.add(k)
+	}
+	n.stored = from + KeyNID(len(disk))
+	return n
+}
