@@ -22,8 +22,7 @@ type conflict struct {
 
 // resolution is the working state of one call of Resolve.
 type resolution struct {
-	in   Input
-	room id.RoomID
+	in Input
 	// conflicts are ordered by key, so that nothing depends on the order of a map.
 	conflicts []conflict
 	isConfl   map[event.Key]bool
