@@ -62,6 +62,9 @@ func (c *Config) check() []problem {
 	if err := checkURL(c.Client.BaseURL); err != nil {
 		wrong("client.base_url", "%v; write a URL such as https://matrix.example.org", err)
 	}
+	if c.Session.RefreshableLifetime <= 0 {
+		wrong("session.refreshable_lifetime", "must be more than 0; write a time such as 1h")
+	}
 	if c.Support.MatrixID != "" {
 		if _, err := id.ParseUserID(c.Support.MatrixID); err != nil {
 			wrong("support.matrix_id", "%v; write a user ID such as @admin:example.org", err)

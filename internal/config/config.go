@@ -70,10 +70,12 @@ type Client struct {
 
 // Session is about access tokens.
 type Session struct {
-	// How long an access token lives if its client can refresh it, such as "1h" or "7d". Then a
-	// stolen token is of use for that long only. "0" means for ever. Clients that cannot refresh
-	// tokens get such as live for ever in either case.
+	// How long an access token lives whose client cannot refresh it, such as "30d". Then its user must
+	// sign in again. "0" means for ever.
 	AccessTokenLifetime Duration `toml:"access_token_lifetime"`
+	// How long an access token lives whose client can refresh it, which goes unnoticed by its
+	// user. A stolen token is of use for that long only.
+	RefreshableLifetime Duration `toml:"refreshable_lifetime"`
 }
 
 // Support names the people behind the server.
@@ -112,6 +114,7 @@ func Default() *Config {
 		RateLimits:         "on",
 		DefaultRoomVersion: defaultRoomVersion,
 		Client:             Client{Listen: "127.0.0.1:8008"},
+		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
 		Log:                Log{Level: "info", Format: "text", Requests: "on"},
 	}
 }

@@ -161,6 +161,18 @@ func TestShowKeepsSecrets(t *testing.T) {
 	}
 }
 
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]string{"0": "0s", "90s": "1m30s", "1h": "1h", "60m": "1h", "1h5s": "1h5s", "24h": "1d", "7d": "7d", "36h": "36h", "10m": "10m"} {
+		d, err := parseDuration(text)
+		if err != nil || d.String() != want {
+			t.Errorf("%s is %s (%v), want %s", text, d, err, want)
+		}
+		if again, err := parseDuration(d.String()); err != nil || again != d {
+			t.Errorf("%s does not come back from %s: %s (%v)", text, d, again, err)
+		}
+	}
+}
+
 func FuzzFile(f *testing.F) {
 	f.Add("server_name = 'a'\n[client]\nlisten = ':1'")
 	f.Add("[client.listen]\nx = [[1]]")

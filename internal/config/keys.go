@@ -161,6 +161,19 @@ func parseDuration(s string) (Duration, error) {
 	return Duration(d), err
 }
 
+// String writes a duration without the zeros that package time adds.
+func (d Duration) String() string {
+	const day = Duration(24 * time.Hour)
+	if d != 0 && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	return strings.Replace(s, "h0m", "h", 1)
+}
+
 // show writes a key's value as TOML.
 func (k key) show(c *Config) string {
 	field := k.value(c)
@@ -172,7 +185,7 @@ func (k key) show(c *Config) string {
 		if v == 0 {
 			return `"0"`
 		}
-		return strconv.Quote(time.Duration(v).String())
+		return strconv.Quote(v.String())
 	case []string:
 		quoted := make([]string, len(v))
 		for i, s := range v {

@@ -25,7 +25,12 @@ type Config struct {
 	Routes []Route
 	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
 	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
-	Authenticate func(ctx context.Context, token string, r *http.Request) (Caller, error)
+	Authenticate func(ctx context.Context, token string, r *Request) (Caller, error)
+	// Translate gives an errcode to errors of packages that know none, such as a database that
+	// refuses a text; what it does not know it returns as it is. May be nil.
+	Translate func(error) error
+	// Draining is closed when the server is about to stop. See Request.Draining.
+	Draining <-chan struct{}
 	// Limits are the rate limits; nil means that there are none.
 	Limits *Limits
 	// TrustedProxies are the networks whose X-Forwarded-For header is believed.
@@ -102,16 +107,17 @@ func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.metrics.inFlight.Inc()
 	defer h.metrics.inFlight.Dec()
 
-	req := &Request{HTTP: r, writer: w}
+	req := &Request{HTTP: r, writer: w, draining: h.config.Draining}
 	resp, err := h.answer(req, start)
 	done := outcome{start: start}
 	if err != nil {
 		if gone(r.Context(), err) {
 			done.left = true
 		} else {
-			var code mxerr.Code
-			resp, code, done.blame = toResponse(err)
-			done.code = code
+			if _, known := mxerr.Of(err); !known && h.config.Translate != nil {
+				err = h.config.Translate(err)
+			}
+			resp, done.code, done.blame = toResponse(err)
 		}
 	}
 	if !done.left {
@@ -168,7 +174,7 @@ func (h *Mux) authenticate(req *Request) error {
 		}
 		return mxerr.New(mxerr.CodeMissingToken, "This endpoint needs an access token.")
 	}
-	caller, err := h.config.Authenticate(req.HTTP.Context(), token, req.HTTP)
+	caller, err := h.config.Authenticate(req.HTTP.Context(), token, req)
 	if err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}

@@ -31,12 +31,13 @@ type Request struct {
 	// RemoteAddr is the client's address; a trusted proxy's word is taken for it.
 	RemoteAddr netip.Addr
 
-	route  *route
-	writer http.ResponseWriter
-	params [maxParams]string
-	query  url.Values
-	body   []byte
-	read   bool
+	route    *route
+	writer   http.ResponseWriter
+	draining <-chan struct{}
+	params   [maxParams]string
+	query    url.Values
+	body     []byte
+	read     bool
 }
 
 // Op is the operation's id.
@@ -51,6 +52,10 @@ func (r *Request) Path(name string) string {
 	}
 	return ""
 }
+
+// Draining is closed when the server is about to stop: a handler that waits for news then answers
+// with what it has. It may be nil, that is, never closed.
+func (r *Request) Draining() <-chan struct{} { return r.draining }
 
 // UserID reads a path parameter as a user ID.
 func (r *Request) UserID(name string) (id.UserID, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,7 @@ var people = map[string]web.Caller{
 	"suspend": {User: "@suspended:test", Suspended: true},
 }
 
-func authenticate(_ context.Context, token string, _ *http.Request) (web.Caller, error) {
+func authenticate(_ context.Context, token string, _ *web.Request) (web.Caller, error) {
 	c, ok := people[token]
 	if !ok {
 		return c, mxerr.New(mxerr.CodeUnknownToken, "The access token is not valid.").With("soft_logout", false)
@@ -201,6 +202,27 @@ func TestLogSaysWhyAndKeepsSecrets(t *testing.T) {
 	if lines := strings.Count(log, "msg=request"); lines != 5 {
 		t.Errorf("%d lines for 5 requests", lines)
 	}
+}
+
+// TestTranslate: errors of lower packages get an errcode where the server knows one for them.
+func TestTranslate(t *testing.T) {
+	refused := errors.New("text has a NUL")
+	mux := newMux(t, web.Config{
+		Translate: func(err error) error {
+			if errors.Is(err, refused) {
+				return mxerr.BadJSON("A text must not contain NUL.")
+			}
+			return err
+		},
+		Routes: []web.Route{
+			{Method: "GET", Path: "/known", Op: "a", Auth: web.None, Handle: failing(fmt.Errorf("store: %w", refused))},
+			{Method: "GET", Path: "/unknown", Op: "b", Auth: web.None, Handle: failing(errors.New("else"))},
+			{Method: "GET", Path: "/coded", Op: "c", Auth: web.None, Handle: failing(errors.Join(refused, mxerr.Forbidden("no")))},
+		},
+	})
+	wantAnswer(t, do(mux, "GET /known", "", ""), 400, "M_BAD_JSON")
+	wantAnswer(t, do(mux, "GET /unknown", "", ""), 500, "M_UNKNOWN")
+	wantAnswer(t, do(mux, "GET /coded", "", ""), 403, "M_FORBIDDEN")
 }
 
 func TestClientGone(t *testing.T) {
