@@ -58,8 +58,8 @@ func (g *Graph) EventsByID(ctx context.Context, events []id.EventID) (map[id.Eve
 	return nil, errUnfinished
 }
 
-// Events returns events by number, in the order asked for. It is an error if one is not stored.
-func (g *Graph) Events(ctx context.Context, nids []EventNID) ([]*Event, error) {
+// Events returns events of one room by number, in the order asked for. It is an error if one is not stored.
+func (g *Graph) Events(ctx context.Context, room RoomNID, nids []EventNID) ([]*Event, error) {
 	return nil, errUnfinished
 }
 
