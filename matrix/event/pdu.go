@@ -1,23 +1,35 @@
 package event
 
 import (
-	"crypto/ed25519"
-	"errors"
-
 	"myelin/matrix/id"
 	"myelin/matrix/roomver"
-	"myelin/matrix/sign"
+)
+
+// Limits on events. Sizes are in bytes.
+const (
+	// MaxSize bounds the canonical PDU with its signatures. Spec: cs Size limits
+	MaxSize = 65536
+	// MaxField bounds type and state key; identifiers have the same bound of their own.
+	// Spec: cs Size limits
+	MaxField = 255
+	// MaxPrevEvents and MaxAuthEvents bound the edges. Spec: rooms/v1 Event format
+	MaxPrevEvents = 20
+	MaxAuthEvents = 10
+
+	// maxRaw bounds what Parse reads at all: white space, escapes and unsigned included.
+	maxRaw = 1 << 20
 )
 
 // Key is a place in the state of a room.
 type Key struct{ Type, StateKey string }
 
-// PDU is one event. Make one with Parse, Trusted or Draft.Build.
+// PDU is one event. Make one with Parse, Trusted, Seal or Draft.Build.
+//
+// Its strings share one block of memory with Raw: clone those that must outlive the event.
 type PDU struct {
 	version *roomver.Version
 	// raw is canonical, without unsigned. The strings below point into it where they can.
 	raw        []byte
-	content    []byte
 	id         id.EventID
 	roomID     id.RoomID
 	sender     id.UserID
@@ -27,9 +39,11 @@ type PDU struct {
 	membership string
 	ts, depth  int64
 	// edges holds prev_events and then auth_events.
-	edges   []id.EventID
-	prev    int32
-	isState bool
+	edges []id.EventID
+	// raw[contentAt:contentEnd] is the content.
+	contentAt, contentEnd uint32
+	prev                  uint16
+	isState               bool
 }
 
 // ID returns the event ID.
@@ -61,7 +75,7 @@ func (p *PDU) Sender() id.UserID { return p.sender }
 // trust it for ordering.
 func (p *PDU) OriginServerTS() int64 { return p.ts }
 
-// Depth returns the claimed distance from the create event.
+// Depth returns the claimed distance from the create event, never negative.
 func (p *PDU) Depth() int64 { return p.depth }
 
 // PrevEvents returns the IDs of the event's parents.
@@ -71,9 +85,12 @@ func (p *PDU) PrevEvents() []id.EventID { return p.edges[:p.prev:p.prev] }
 func (p *PDU) AuthEvents() []id.EventID { return p.edges[p.prev:len(p.edges):len(p.edges)] }
 
 // Content returns the content object, canonical.
-func (p *PDU) Content() []byte { return p.content }
+func (p *PDU) Content() []byte { return p.raw[p.contentAt:p.contentEnd:p.contentEnd] }
 
-// Redacts returns the event that an m.room.redaction is about, from where the room version puts it.
+// Redacts returns the event that an m.room.redaction is about, from where the room version puts
+// it, and false for any other event and where the field is not an event ID.
+//
+// Spec: rooms/v11 Moving the redacts property of m.room.redaction events to a content property
 func (p *PDU) Redacts() (id.EventID, bool) { return p.redacts, p.redacts != "" }
 
 // Membership returns content.membership of an m.room.member event, or "".
@@ -81,59 +98,3 @@ func (p *PDU) Membership() string { return p.membership }
 
 // Raw returns the canonical PDU as it goes to other servers.
 func (p *PDU) Raw() []byte { return p.raw }
-
-// HashOK reports whether the content hash is right. If not, the event must be treated as
-// redacted. Spec: ss Validating hashes and signatures on received events
-func (p *PDU) HashOK() bool { return false }
-
-// Redacted returns the event as its room version's redaction leaves it, with the same ID.
-func (p *PDU) Redacted() (*PDU, error) { return nil, errUnfinished }
-
-// Parse reads an event from untrusted bytes.
-func Parse(v *roomver.Version, raw []byte) (*PDU, error) { return nil, errUnfinished }
-
-// Trusted reads an event from bytes that a PDU's Raw once gave, without checking them again.
-func Trusted(v *roomver.Version, eventID id.EventID, raw []byte) (*PDU, error) {
-	return nil, errUnfinished
-}
-
-// Draft is an event of ours that is yet to be hashed and signed.
-type Draft struct {
-	RoomID         id.RoomID
-	Type           string
-	StateKey       *string
-	Sender         id.UserID
-	Content        []byte
-	OriginServerTS int64
-	Depth          int64
-	PrevEvents     []id.EventID
-	AuthEvents     []id.EventID
-	Redacts        id.EventID
-}
-
-// Build makes the event: hash, signature, ID.
-func (d Draft) Build(v *roomver.Version, origin id.ServerName, key sign.Key, random func() string) (*PDU, error) {
-	return nil, errUnfinished
-}
-
-// ClientFormat says how AppendClient shows an event.
-type ClientFormat struct {
-	OmitRoomID bool
-	Unsigned   []byte
-}
-
-// AppendClient appends the event as clients see it.
-func (p *PDU) AppendClient(dst []byte, f ClientFormat) []byte { return dst }
-
-// AppendStripped appends the event as stripped state.
-func (p *PDU) AppendStripped(dst []byte) []byte { return dst }
-
-// VerifySignature checks one server's signature with one key.
-func (p *PDU) VerifySignature(entity id.ServerName, key sign.KeyID, public ed25519.PublicKey) error {
-	return errUnfinished
-}
-
-// RequiredSigners lists the servers whose signature the event needs.
-func (p *PDU) RequiredSigners() []id.ServerName { return nil }
-
-var errUnfinished = errors.New("unfinished")
