@@ -42,24 +42,23 @@ type scanner struct {
 	found fields
 	// bad is the first thing wrong with the event. Scanning goes on: what the database holds
 	// is read as far as it goes.
-	bad        error
-	prev, auth []id.EventID
-	redacts    []byte
+	bad error
+	// Raw values that are read when all fields are known.
+	prev, auth, redacts []byte
 }
 
 // scan reads the fields of p.raw. Its error says what is wrong with the event's format.
 //
 // Spec: rooms/v1 Event format, rooms/v3 Event format, rooms/v12 Event format
 func (p *PDU) scan() error {
-	var space [MaxPrevEvents + MaxAuthEvents + 2]id.EventID
-	half := MaxPrevEvents + 1
-	s := scanner{p: p, prev: space[:0:half], auth: space[half:half]}
+	s := scanner{p: p}
 	for key, value := range canon.Fields(p.raw) {
 		s.field(key, value)
 	}
-	p.edges = make([]id.EventID, 0, len(s.prev)+len(s.auth))
-	p.edges = append(append(p.edges, s.prev...), s.auth...)
-	p.prev = uint16(len(s.prev))
+	p.edges = make([]id.EventID, 0, count(s.prev)+count(s.auth))
+	s.edges(hasPrevEvents, s.prev, MaxPrevEvents)
+	p.prev = uint16(len(p.edges))
+	s.edges(hasAuthEvents, s.auth, MaxAuthEvents)
 	s.content()
 	s.required()
 	return s.bad
@@ -69,9 +68,9 @@ func (s *scanner) field(key string, value []byte) {
 	p := s.p
 	switch key {
 	case "auth_events":
-		s.auth = s.edges(hasAuthEvents, s.auth, value, MaxAuthEvents)
+		s.auth = value
 	case "prev_events":
-		s.prev = s.edges(hasPrevEvents, s.prev, value, MaxPrevEvents)
+		s.prev = value
 	case "content":
 		if s.object(hasContent, value) {
 			at := uintptr(unsafe.Pointer(&value[0])) - uintptr(unsafe.Pointer(&p.raw[0]))
@@ -217,14 +216,19 @@ func (s *scanner) integer(bit fields, value []byte) int64 {
 	return n
 }
 
-// edges reads a list of event IDs, or of pairs of an event ID and a hash in versions 1 and 2.
-func (s *scanner) edges(bit fields, dst []id.EventID, list []byte, most int) []id.EventID {
+// edges appends a list of event IDs, or of pairs of an event ID and a hash in versions 1 and 2.
+func (s *scanner) edges(bit fields, list []byte, most int) {
+	if list == nil {
+		return
+	}
 	s.found |= bit
 	name := fieldNames[bitIndex(bit)]
 	if list[0] != '[' {
 		s.fail(name + " is not a list")
 	}
+	n := 0
 	for element := range canon.Elements(list) {
+		n++
 		if s.p.version.EventIDs == roomver.EventIDDomain {
 			if element = first(element); element == nil {
 				s.fail(name + " must hold pairs of an event ID and an object")
@@ -238,12 +242,19 @@ func (s *scanner) edges(bit fields, dst []id.EventID, list []byte, most int) []i
 		}
 		_, err := id.ParseEventID(text)
 		s.check(name, err)
-		dst = append(dst, id.EventID(text))
+		s.p.edges = append(s.p.edges, id.EventID(text))
 	}
-	if len(dst) > most {
+	if n > most {
 		s.fail(name + " is longer than " + strconv.Itoa(most))
 	}
-	return dst
+}
+
+// count returns how many elements a list has.
+func count(list []byte) (n int) {
+	for range canon.Elements(list) {
+		n++
+	}
+	return n
 }
 
 // first returns the ID in a pair of an ID and a hash, and nil for anything else.
