@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 )
 
 var (
@@ -178,8 +177,8 @@ func (a *attemptTx) end() error {
 	st := a.state
 	if st.pos > st.first {
 		if a.c.notify != "" {
-			payload := strconv.FormatInt(int64(st.first), 10) + " " + strconv.FormatInt(int64(st.pos), 10)
-			if err := st.sess.queue(st.ctx, stmtNotify, []any{a.c.notify, payload}); err != nil {
+			payload := Announced{st.first, st.pos, st.db.node}
+			if err := st.sess.queue(st.ctx, stmtNotify, []any{a.c.notify, payload.String()}); err != nil {
 				return a.whole(err)
 			}
 		}

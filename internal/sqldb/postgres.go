@@ -308,3 +308,33 @@ func (s *pgSession) receive(ctx context.Context, p *pgconn.Pipeline, c *pgCall) 
 	}
 	return tag.RowsAffected(), rowErr, err
 }
+
+// listen waits on a connection of its own for notifications.
+func (e *postgresEngine) listen(ctx context.Context, channel string, ready func(), heard func(payload string)) error {
+	conn, err := pgx.ConnectConfig(ctx, e.pool.Config().ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		return err
+	}
+	ready()
+	for {
+		wait, cancel := context.WithTimeout(ctx, listenPatience)
+		n, err := conn.WaitForNotification(wait)
+		cancel()
+		switch {
+		case err == nil:
+			heard(n.Payload)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !pgconn.Timeout(err):
+			return err
+		default: // silence: is the server still there?
+			if err := conn.Ping(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}

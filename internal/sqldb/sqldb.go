@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -74,6 +75,7 @@ type DB struct {
 	log       *slog.Logger
 	metrics   *metrics
 	committer *committer
+	node      string // random; marks our announcements
 
 	mu      sync.Mutex // guards ids, closed
 	ids     map[string]*IDs
@@ -110,7 +112,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if c.Readers <= 0 {
 		c.Readers = max(4, 2*runtime.GOMAXPROCS(0))
 	}
-	db := &DB{log: c.Log, metrics: newMetrics(c.Metrics), ids: make(map[string]*IDs)}
+	db := &DB{log: c.Log, metrics: newMetrics(c.Metrics), node: rand.Text(), ids: make(map[string]*IDs)}
 	var err error
 	scheme, path, _ := strings.Cut(c.URL, ":")
 	switch {
