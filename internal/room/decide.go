@@ -1,0 +1,94 @@
+package room
+
+import (
+	"crypto/rand"
+	"errors"
+
+	"myelin/internal/graph"
+	"myelin/matrix/canon"
+	"myelin/matrix/event"
+	"myelin/matrix/eventauth"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/sign"
+)
+
+// Proposal is an event that a local user wants to send.
+type Proposal struct {
+	Sender id.UserID
+	Type   string
+	// StateKey is nil for an event that is not a state event.
+	StateKey *string
+	// Content is a JSON object. It is canonicalised here.
+	Content []byte
+	// Redacts is set for m.room.redaction only.
+	Redacts id.EventID
+	// TS is the origin_server_ts in milliseconds; 0 means the time of the decision.
+	TS int64
+}
+
+// facts is what decide knows besides the proposal.
+type facts struct {
+	head *graph.Head
+	// state holds the entries of the head's state that authorise the proposal.
+	state  eventauth.State
+	origin id.ServerName
+	key    sign.Key
+	// now is in milliseconds since the epoch.
+	now int64
+}
+
+// maxPrevEvents is the most events that one event may follow.
+//
+// Spec: ss PDUs
+const maxPrevEvents = 20
+
+// decide builds and authorises the event that the proposal asks for on top of the head.
+// It is a pure function of its arguments, but for the random opaque part of event IDs in room
+// versions 1 and 2.
+func decide(f facts, p Proposal) (*event.PDU, error) {
+	v := f.head.Version
+	extremities := f.head.Extremities
+	if len(extremities) > maxPrevEvents {
+		extremities = extremities[:maxPrevEvents]
+	}
+	draft := event.Draft{
+		RoomID:         f.head.ID,
+		Type:           p.Type,
+		StateKey:       p.StateKey,
+		Sender:         p.Sender,
+		Content:        p.Content,
+		OriginServerTS: p.TS,
+		Redacts:        p.Redacts,
+	}
+	if draft.OriginServerTS == 0 {
+		draft.OriginServerTS = f.now
+	}
+	for _, x := range extremities {
+		draft.PrevEvents = append(draft.PrevEvents, x.ID)
+		draft.Depth = max(draft.Depth, x.Depth)
+	}
+	draft.Depth = min(draft.Depth+1, canon.MaxInt)
+	for _, key := range eventauth.NeededFor(v, p.Type, p.StateKey, p.Sender, p.Content) {
+		if e := f.state(key.Type, key.StateKey); e != nil {
+			draft.AuthEvents = append(draft.AuthEvents, e.ID())
+		}
+	}
+	pdu, err := draft.Build(v, f.origin, f.key, rand.Text)
+	if err != nil {
+		return nil, err
+	}
+	if err := eventauth.Check(pdu, f.state); err != nil {
+		return nil, forbidden(err)
+	}
+	return pdu, nil
+}
+
+// forbidden turns a rejection by the authorisation rules into what a client is told.
+func forbidden(err error) error {
+	var rejection *eventauth.Rejection
+	if errors.As(err, &rejection) {
+		return mxerr.Forbidden("%s (rule %s)", rejection.Text, rejection.Rule)
+	}
+	return err
+}

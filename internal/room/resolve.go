@@ -1,0 +1,261 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"myelin/internal/graph"
+	"myelin/matrix/event"
+	"myelin/matrix/eventauth"
+	"myelin/matrix/id"
+	"myelin/matrix/stateres"
+)
+
+// entries loads the events that stand in a state under these keys.
+func (r *Rooms) entries(ctx context.Context, room graph.RoomNID, s *graph.State, keys []event.Key) (eventauth.State, error) {
+	nids := make([]graph.EventNID, 0, len(keys))
+	for _, k := range keys {
+		if nid, ok := s.Get(k.Type, k.StateKey); ok {
+			nids = append(nids, nid)
+		}
+	}
+	events, err := r.cfg.Graph.Events(ctx, room, nids)
+	if err != nil {
+		return nil, err
+	}
+	byKey := make(map[event.Key]*event.PDU, len(events))
+	for _, e := range events {
+		byKey[e.PDU.Key()] = e.PDU
+	}
+	return func(typ, stateKey string) *event.PDU {
+		return byKey[event.Key{Type: typ, StateKey: stateKey}]
+	}, nil
+}
+
+// stateAfter returns the state of the room after several events: that of the head where they
+// are its extremities, otherwise their states resolved.
+func (r *Rooms) stateAfter(ctx context.Context, head *graph.Head, prev []*graph.Event) (*graph.State, error) {
+	if areExtremities(head, prev) {
+		return head.State, nil
+	}
+	states := make([]*graph.State, 0, len(prev))
+	for _, p := range prev {
+		s, err := r.cfg.Graph.StateAfter(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return r.resolve(ctx, head, states, nil)
+}
+
+func areExtremities(head *graph.Head, prev []*graph.Event) bool {
+	if len(prev) != len(head.Extremities) {
+		return false
+	}
+	nids := make(map[graph.EventNID]bool, len(prev))
+	for _, p := range prev {
+		nids[p.NID] = true
+	}
+	for _, x := range head.Extremities {
+		if !nids[x.NID] {
+			return false
+		}
+	}
+	return true
+}
+
+// resolution maps between the numbers of the graph and the IDs of state resolution.
+type resolution struct {
+	ctx   context.Context
+	graph *graph.Graph
+	room  graph.RoomNID
+	// byID and byNID hold every event seen so far.
+	byID  map[id.EventID]*graph.Event
+	byNID map[graph.EventNID]*graph.Event
+	err   error
+}
+
+// resolve merges states of a room. fresh is an event that is in them but not yet stored; nil
+// where there is none.
+//
+// Spec: rooms/v12 State resolution
+func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.State, fresh *graph.Event) (*graph.State, error) {
+	if len(states) == 0 {
+		return nil, fmt.Errorf("room: no states to resolve")
+	}
+	base := states[0]
+	if len(states) == 1 {
+		return base, nil
+	}
+	x := &resolution{
+		ctx: ctx, graph: r.cfg.Graph, room: head.Room,
+		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event),
+	}
+	if fresh != nil {
+		x.learn(fresh)
+	}
+	conflicted, err := x.conflicts(states)
+	if err != nil || len(conflicted) == 0 {
+		return base, err
+	}
+	resolved, err := stateres.Resolve(stateres.Input{
+		Version:         head.Version,
+		Sets:            len(states),
+		Conflicted:      conflicted,
+		Unconflicted:    func(k event.Key) (id.EventID, bool) { return x.lookup(base, k) },
+		AllUnconflicted: x.all(base),
+		Events:          x.events,
+		Rejected:        func(e id.EventID) bool { return x.byID[e] != nil && x.byID[e].Flags&graph.Rejected != 0 },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if x.err != nil {
+		return nil, x.err
+	}
+	return x.apply(base, conflicted, resolved)
+}
+
+func (x *resolution) learn(events ...*graph.Event) {
+	for _, e := range events {
+		x.byID[e.PDU.ID()] = e
+		x.byNID[e.NID] = e
+	}
+}
+
+// load makes sure that events are known by number.
+func (x *resolution) load(nids []graph.EventNID) error {
+	unknown := nids[:0:0]
+	for _, n := range nids {
+		if n != 0 && x.byNID[n] == nil {
+			unknown = append(unknown, n)
+		}
+	}
+	events, err := x.graph.Events(x.ctx, x.room, unknown)
+	if err != nil {
+		return err
+	}
+	x.learn(events...)
+	return nil
+}
+
+// conflicts lists the keys on which the states differ, found by diffing snapshots.
+func (x *resolution) conflicts(states []*graph.State) (map[event.Key][]id.EventID, error) {
+	columns := make(map[event.Key][]graph.EventNID)
+	for _, s := range states[1:] {
+		for d := range graph.Diff(states[0], s) {
+			columns[d.Key] = nil
+		}
+	}
+	var all []graph.EventNID
+	for k := range columns {
+		column := make([]graph.EventNID, len(states))
+		for i, s := range states {
+			column[i], _ = s.Get(k.Type, k.StateKey)
+		}
+		columns[k] = column
+		all = append(all, column...)
+	}
+	if err := x.load(all); err != nil {
+		return nil, err
+	}
+	conflicted := make(map[event.Key][]id.EventID, len(columns))
+	for k, column := range columns {
+		ids := make([]id.EventID, len(column))
+		for i, n := range column {
+			if n != 0 {
+				ids[i] = x.byNID[n].PDU.ID()
+			}
+		}
+		conflicted[k] = ids
+	}
+	return conflicted, nil
+}
+
+// lookup finds an entry that all states share.
+func (x *resolution) lookup(base *graph.State, k event.Key) (id.EventID, bool) {
+	nid, ok := base.Get(k.Type, k.StateKey)
+	if !ok {
+		return "", false
+	}
+	if err := x.load([]graph.EventNID{nid}); err != nil {
+		x.err = err
+		return "", false
+	}
+	return x.byNID[nid].PDU.ID(), true
+}
+
+// all lists a whole state, in pieces.
+func (x *resolution) all(base *graph.State) iter.Seq2[event.Key, id.EventID] {
+	const piece = 512
+	return func(yield func(event.Key, id.EventID) bool) {
+		keys := make([]event.Key, 0, piece)
+		nids := make([]graph.EventNID, 0, piece)
+		flush := func() bool {
+			if err := x.load(nids); err != nil {
+				x.err = err
+				return false
+			}
+			for i, k := range keys {
+				if !yield(k, x.byNID[nids[i]].PDU.ID()) {
+					return false
+				}
+			}
+			keys, nids = keys[:0], nids[:0]
+			return true
+		}
+		for k, nid := range base.All() {
+			keys, nids = append(keys, k), append(nids, nid)
+			if len(keys) == piece && !flush() {
+				return
+			}
+		}
+		flush()
+	}
+}
+
+// events is the loader of state resolution.
+func (x *resolution) events(ids []id.EventID) (map[id.EventID]*event.PDU, error) {
+	var unknown []id.EventID
+	for _, e := range ids {
+		if x.byID[e] == nil {
+			unknown = append(unknown, e)
+		}
+	}
+	stored, err := x.graph.EventsByID(x.ctx, unknown)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range stored {
+		x.learn(e)
+	}
+	found := make(map[id.EventID]*event.PDU, len(ids))
+	for _, e := range ids {
+		if s := x.byID[e]; s != nil {
+			found[e] = s.PDU
+		}
+	}
+	return found, nil
+}
+
+// apply turns the result into a state of the graph.
+func (x *resolution) apply(base *graph.State, conflicted map[event.Key][]id.EventID, resolved map[event.Key]id.EventID) (*graph.State, error) {
+	changes := make([]graph.StateChange, 0, len(conflicted))
+	for k := range conflicted {
+		if _, ok := resolved[k]; !ok {
+			changes = append(changes, graph.StateChange{Key: k})
+		}
+	}
+	for k, e := range resolved {
+		stored := x.byID[e]
+		if stored == nil {
+			return nil, fmt.Errorf("room: state resolution chose %s, which is not stored", e)
+		}
+		if nid, _ := base.Get(k.Type, k.StateKey); nid != stored.NID {
+			changes = append(changes, graph.ChangeOf(stored))
+		}
+	}
+	return base.With(changes...), nil
+}

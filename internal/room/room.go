@@ -1,0 +1,91 @@
+package room
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"myelin/internal/graph"
+	"myelin/internal/ours"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+	"myelin/matrix/sign"
+)
+
+// Config is everything Rooms needs. All fields without "optional" must be set.
+type Config struct {
+	Graph *graph.Graph
+	Ours  *ours.Set
+	Log   *slog.Logger
+	// DefaultVersion is the room version of new rooms that ask for none.
+	DefaultVersion *roomver.Version
+	// Profile returns what a user's membership events show. Either may be empty.
+	Profile func(context.Context, id.UserID) (Profile, error)
+	// Alias resolves a local alias, and false where it does not exist. It is asked
+	// whether the aliases of a canonical alias event point to the room.
+	Alias func(context.Context, id.RoomAlias) (id.RoomID, bool, error)
+	// IsGuest reports whether a local user is a guest.
+	IsGuest func(context.Context, id.UserID) (bool, error)
+	// MayInvite returns an error of code M_INVITE_BLOCKED or M_FORBIDDEN where a local user
+	// doesn't want to be invited by this sender. Optional.
+	MayInvite func(ctx context.Context, sender, invitee id.UserID) error
+}
+
+// Profile is the part of a user's profile that is copied into membership events.
+type Profile struct {
+	DisplayName string
+	AvatarURL   string
+}
+
+// Rooms is the writer of rooms. It is safe for concurrent use.
+type Rooms struct {
+	cfg   Config
+	lanes *otter.Cache[id.RoomID, *lane]
+}
+
+// maxLanes bounds the heads kept in memory. An evicted lane is loaded again on demand.
+const maxLanes = 20_000
+
+// New returns a writer over the graph.
+func New(cfg Config) *Rooms {
+	return &Rooms{
+		cfg:   cfg,
+		lanes: otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
+	}
+}
+
+// Head returns the newest durable head of a room.
+// It returns M_NOT_FOUND for a room this server has no part in.
+func (r *Rooms) Head(ctx context.Context, room id.RoomID) (*graph.Head, error) {
+	return r.cfg.Graph.Head(ctx, room)
+}
+
+// now is the server's clock, in milliseconds since the epoch, as written into events.
+func now() int64 { return time.Now().UnixMilli() }
+
+// signer returns the domain and the key that a local user's events are signed with.
+func (r *Rooms) signer(user id.UserID) (id.ServerName, sign.Key, error) {
+	domain := user.Domain()
+	key, ok := r.cfg.Ours.Key(domain)
+	if !ok {
+		return "", sign.Key{}, mxerr.Forbidden("%s is not a user of this server", user)
+	}
+	return domain, key, nil
+}
+
+// current returns the event that stands in the state under the key, nil where there is none.
+func (r *Rooms) current(ctx context.Context, room graph.RoomNID, s *graph.State, typ, stateKey string) (*event.PDU, error) {
+	nid, ok := s.Get(typ, stateKey)
+	if !ok {
+		return nil, nil
+	}
+	events, err := r.cfg.Graph.Events(ctx, room, []graph.EventNID{nid})
+	if err != nil {
+		return nil, err
+	}
+	return events[0].PDU, nil
+}

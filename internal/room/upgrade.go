@@ -1,0 +1,193 @@
+package room
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/tidwall/gjson"
+
+	"myelin/internal/graph"
+	"myelin/internal/sqldb"
+	"myelin/matrix/canon"
+	"myelin/matrix/eventauth"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+)
+
+// Upgrade is a request to replace a room by one of another version.
+type Upgrade struct {
+	Room    id.RoomID
+	Sender  id.UserID
+	Version *roomver.Version
+	// AdditionalCreators is used by room versions with privileged creators only.
+	AdditionalCreators []id.UserID
+	// Also runs in the transaction that creates the new room: it moves the aliases.
+	Also func(tx *sqldb.Tx, replacement id.RoomID) error
+}
+
+// transferred lists the state that moves to the replacement, power levels last: until they
+// stand, the creator may set everything.
+//
+// Spec: cs Room Upgrades
+var transferred = []string{
+	"m.room.server_acl", "m.room.encryption", "m.room.name", "m.room.avatar", "m.room.topic", "m.room.guest_access",
+	"m.room.history_visibility", "m.room.join_rules", "m.room.canonical_alias", "m.room.power_levels",
+}
+
+// Upgrade creates the replacement, then closes the old room with a tombstone.
+//
+// Spec: cs upgradeRoom
+func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
+	head, err := r.cfg.Graph.Head(ctx, u.Room)
+	if err != nil {
+		return "", err
+	}
+	old := r.batch(head)
+	// Refuse before anything is made; the batch is thrown away.
+	if err := r.entomb(ctx, old, u, "!replacement"); err != nil {
+		return "", err
+	}
+	c, err := r.replacement(ctx, r.batch(head), u)
+	if err != nil {
+		return "", err
+	}
+	room, err := r.Create(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	_, err = r.advance(ctx, u.Room, graph.TxnRef{}, func(head *graph.Head) (step, error) {
+		b := r.batch(head)
+		if err := r.entomb(ctx, b, u, room); err != nil {
+			return step{}, err
+		}
+		return b.step("", graph.TxnRef{}), nil
+	})
+	return room, err
+}
+
+// replacement describes the new room.
+func (r *Rooms) replacement(ctx context.Context, old *batch, u Upgrade) (Creation, error) {
+	c := Creation{Creator: u.Sender, Version: u.Version, Also: u.Also, replaces: true}
+	predecessor := map[string]any{"room_id": u.Room}
+	if x := old.head.Extremities; !u.Version.CreateAsRoomID && len(x) > 0 {
+		predecessor["event_id"] = x[0].ID
+	}
+	c.Content = map[string]any{"predecessor": predecessor}
+	create, err := old.current(ctx, "m.room.create", "")
+	if err != nil {
+		return c, err
+	}
+	for _, field := range []string{"type", "m.federate"} {
+		if v := gjson.GetBytes(create.Content(), gjson.Escape(field)); v.Exists() {
+			c.Content[field] = v.Value()
+		}
+	}
+	if u.Version.PrivilegedCreators && len(u.AdditionalCreators) > 0 {
+		users := make([]string, len(u.AdditionalCreators))
+		for i, user := range u.AdditionalCreators {
+			users[i] = string(user)
+		}
+		c.Content["additional_creators"] = users
+	}
+	for _, typ := range transferred {
+		e, err := old.current(ctx, typ, "")
+		if err != nil {
+			return c, err
+		}
+		content := []byte(nil)
+		if e != nil {
+			content = e.Content()
+		}
+		if typ == "m.room.power_levels" {
+			if content, err = transferLevels(ctx, old, u, content); err != nil {
+				return c, err
+			}
+		}
+		if content != nil {
+			c.InitialState = append(c.InitialState, StateEntry{Type: typ, Content: content})
+		}
+	}
+	return c, nil
+}
+
+// transferLevels adapts the power levels of the old room to the rules about creators of
+// the new room's version.
+func transferLevels(ctx context.Context, old *batch, u Upgrade, content []byte) ([]byte, error) {
+	levels := map[string]any{}
+	if content != nil {
+		if err := json.Unmarshal(content, &levels); err != nil {
+			return nil, err
+		}
+	}
+	users, _ := levels["users"].(map[string]any)
+	if users == nil {
+		users = map[string]any{}
+	}
+	if u.Version.PrivilegedCreators {
+		delete(users, string(u.Sender))
+		for _, user := range u.AdditionalCreators {
+			delete(users, string(user))
+		}
+		events, _ := levels["events"].(map[string]any)
+		if events == nil {
+			events = map[string]any{}
+		}
+		if _, ok := events["m.room.tombstone"]; !ok || !old.head.Version.PrivilegedCreators {
+			events["m.room.tombstone"] = 150
+		}
+		levels["events"] = events
+	} else {
+		create, err := old.current(ctx, "m.room.create", "")
+		if err != nil {
+			return nil, err
+		}
+		// Creators with unlimited power have none in a version that doesn't know them.
+		if old.head.Version.PrivilegedCreators || content == nil {
+			for _, user := range eventauth.Creators(create) {
+				users[string(user)] = 100
+			}
+		}
+	}
+	levels["users"] = users
+	return canon.Marshal(levels)
+}
+
+// entomb adds the tombstone and, where the sender has the power, takes from ordinary members
+// the right to speak and to invite.
+func (r *Rooms) entomb(ctx context.Context, b *batch, u Upgrade, replacement id.RoomID) error {
+	empty := ""
+	content, err := canon.Marshal(map[string]any{
+		"body": "This room has been replaced", "replacement_room": replacement,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = b.add(ctx, Proposal{Sender: u.Sender, Type: "m.room.tombstone", StateKey: &empty, Content: content})
+	if err != nil {
+		return err
+	}
+	e, err := b.current(ctx, "m.room.power_levels", "")
+	if err != nil || e == nil {
+		return err
+	}
+	was, err := b.levels(ctx)
+	if err != nil {
+		return err
+	}
+	floor := max(50, int64(was.UsersDefault())+1)
+	levels := map[string]any{}
+	if err := json.Unmarshal(e.Content(), &levels); err != nil {
+		return err
+	}
+	levels["events_default"] = max(floor, int64(was.Event("m.room.message", false)))
+	levels["invite"] = max(floor, int64(was.Invite()))
+	if content, err = canon.Marshal(levels); err != nil {
+		return err
+	}
+	_, err = b.add(ctx, Proposal{Sender: u.Sender, Type: "m.room.power_levels", StateKey: &empty, Content: content})
+	if mxerr.Is(err, mxerr.CodeForbidden) {
+		return nil
+	}
+	return err
+}
