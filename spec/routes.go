@@ -164,7 +164,9 @@ func stringOf(n ast.Node) (string, bool) {
 
 var parameter = regexp.MustCompile(`\{[^/}]*\}`)
 
-// SamePath reports whether two paths have the same shape, whatever their parameters are called.
-func SamePath(a, b string) bool {
-	return parameter.ReplaceAllString(a, "{}") == parameter.ReplaceAllString(b, "{}")
+// Serves reports whether a path in the source can be that of an operation: it has the same shape, whatever its
+// parameters are called, or the shape of its last segments where the source adds a prefix.
+func Serves(path string, op Operation) bool {
+	whole, shape := parameter.ReplaceAllString(op.Path, "{}"), parameter.ReplaceAllString(path, "{}")
+	return shape == whole || len(shape) > 1 && strings.HasSuffix(whole, shape)
 }

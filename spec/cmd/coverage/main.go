@@ -96,7 +96,7 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 	for _, r := range routes {
 		op := byID[r.Op]
 		served[op.Method+" "+op.Path] = true
-		if (r.Method == "" || r.Method == op.Method) && spec.SamePath(r.Path, op.Path) {
+		if (r.Method == "" || r.Method == op.Method) && spec.Serves(r.Path, op) {
 			right[r.Op] = true
 		}
 	}
