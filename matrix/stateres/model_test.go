@@ -20,6 +20,17 @@ type model struct {
 	letter bool
 	// quirks are departures from the specification that other implementations are known for.
 	quirks quirk
+	// check is the authorisation rules; nil means eventauth.
+	check func(p *event.PDU, state Set) bool
+	// both says which events are conflicted and in the auth difference.
+	both map[id.EventID]bool
+}
+
+func (m *model) allows(p *event.PDU, state Set) bool {
+	if m.check != nil {
+		return m.check(p, state)
+	}
+	return eventauth.Check(p, m.room.at(state)) == nil
 }
 
 // resolve returns the complete resolved state.
@@ -35,7 +46,10 @@ func (m *model) resolve(sets []Set) Set {
 		}
 	}
 	chosen := maps.Clone(conflicted)
-	for e := range m.authDifference(sets, unconflicted) {
+	difference := m.authDifference(sets, unconflicted)
+	m.both = map[id.EventID]bool{}
+	for e := range difference {
+		m.both[e] = conflicted[e]
 		chosen[e] = true
 	}
 	if v21 {
@@ -52,7 +66,7 @@ func (m *model) resolve(sets []Set) Set {
 		base = maps.Clone(unconflicted)
 	}
 	x := m.powerSet(chosen, conflicted)
-	state := m.iterate(m.powerOrder(x, unconflicted), base)
+	state := m.iterate(m.powerOrder(x, conflicted, unconflicted), base)
 	var rest []id.EventID
 	for e := range chosen {
 		if !slices.Contains(x, e) {
@@ -167,7 +181,7 @@ func (m *model) senderPower(e id.EventID, unconflicted Set) eventauth.Power {
 	return eventauth.PowerLevels(m.room.version, create, levels).User(p.Sender())
 }
 
-func (m *model) powerOrder(x []id.EventID, unconflicted Set) []id.EventID {
+func (m *model) powerOrder(x []id.EventID, conflicted map[id.EventID]bool, unconflicted Set) []id.EventID {
 	power := map[id.EventID]eventauth.Power{}
 	for _, e := range x {
 		power[e] = m.senderPower(e, unconflicted)
@@ -183,7 +197,7 @@ func (m *model) powerOrder(x []id.EventID, unconflicted Set) []id.EventID {
 		return a < b
 	}
 	if m.quirks&orderFromTheEnd != 0 {
-		return m.orderFromTheEnd(x, smaller)
+		return m.orderFromTheEnd(x, conflicted, smaller)
 	}
 	left := slices.Clone(x)
 	var order []id.EventID
@@ -254,22 +268,26 @@ func (m *model) mainlineOrder(list []id.EventID, levels id.EventID) []id.EventID
 
 func (m *model) iterate(list []id.EventID, base Set) Set {
 	state := maps.Clone(base)
+	var left sticky
 	for _, e := range list {
 		p := m.room.events[e]
 		view := maps.Clone(state)
-		for _, a := range p.AuthEvents() {
-			q := m.room.events[a]
-			if _, ok := view[q.Key()]; !ok && !m.rejected[a] && m.quirks&noStandIns == 0 {
-				view[q.Key()] = a
+		if m.quirks&noStandIns != 0 {
+			view = m.itselfAsStandIn(p, state)
+		} else {
+			for _, a := range p.AuthEvents() {
+				q := m.room.events[a]
+				if _, ok := view[q.Key()]; !ok && !m.rejected[a] {
+					view[q.Key()] = a
+				}
 			}
 		}
-		if eventauth.Check(p, m.room.at(view)) == nil {
+		if m.quirks&restrictedSticks != 0 {
+			view = m.stick(&left, p, view)
+		}
+		if m.allows(p, view) {
 			state[p.Key()] = e
 		}
 	}
 	return state
-}
-
-func (m *model) orderFromTheEnd(x []id.EventID, smaller func(a, b id.EventID) bool) []id.EventID {
-	return x
 }

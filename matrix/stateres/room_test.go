@@ -91,6 +91,18 @@ func (r *testRoom) build(d draft) *event.PDU {
 	if err != nil {
 		r.tb.Fatalf("build %+v: %v", d, err)
 	}
+	for _, server := range p.RequiredSigners() {
+		if server == d.sender.Domain() {
+			continue
+		}
+		raw, err := r.key.Sign(p.Raw(), string(server))
+		if err != nil {
+			r.tb.Fatal(err)
+		}
+		if p, err = event.Trusted(r.version, p.ID(), raw); err != nil {
+			r.tb.Fatal(err)
+		}
+	}
 	return p
 }
 
