@@ -271,6 +271,9 @@ func (m *model) iterate(list []id.EventID, base Set) Set {
 	var left sticky
 	for _, e := range list {
 		p := m.room.events[e]
+		if _, ok := state[createKey]; !ok && m.quirks&noImpliedCreate != 0 && m.room.version.CreateAsRoomID && p.Type() != "m.room.create" {
+			continue
+		}
 		view := maps.Clone(state)
 		if m.quirks&noStandIns != 0 {
 			view = m.itselfAsStandIn(p, state)

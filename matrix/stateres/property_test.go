@@ -81,7 +81,7 @@ func same(t *testing.T, r *testRoom, what string, sets []Set, got, want Set) {
 // covered and with remembered witnesses.
 func TestAgainstModel(t *testing.T) {
 	witnesses := map[*testRoom]*Witnesses{}
-	eachHistory(t, 25, func(t *testing.T, h *history, sets []Set) {
+	eachHistory(t, 12, func(t *testing.T, h *history, sets []Set) {
 		if h.version.StateRes == roomver.StateResV1 {
 			return
 		}
@@ -123,7 +123,7 @@ func TestAgainstModel(t *testing.T) {
 // Order and repetition of the states don't matter, unconflicted entries stay, and a result
 // resolved with itself is itself.
 func TestProperties(t *testing.T) {
-	eachHistory(t, 15, func(t *testing.T, h *history, sets []Set) {
+	eachHistory(t, 8, func(t *testing.T, h *history, sets []Set) {
 		want := mustResolve(t, h.testRoom, h.input(true), sets)
 		shuffled := slices.Clone(sets)
 		shuffled = append(shuffled, sets[h.rnd.IntN(len(sets))])

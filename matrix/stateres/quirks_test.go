@@ -26,6 +26,7 @@ const (
 	noStandIns
 	otherRules
 	restrictedSticks
+	noImpliedCreate
 	quirksEnd
 )
 
@@ -44,6 +45,8 @@ var allowedDifferences = map[quirk]string{
 		"the library puts the checked event itself there",
 	restrictedSticks: "rooms/v8 Authorisation rules, join_rule restricted: the rule is that of the room's m.room.join_rules event for every event; " +
 		"the library turns it into public or invite while it checks a join and keeps that for the next event",
+	noImpliedCreate: "rooms/v12 Authorisation rules 2: the room ID names the create event, whatever the state holds; the library's v2.1 starts from an empty state " +
+		"and then refuses every event for want of a create event, or panics when it looks for the sender's power",
 	otherRules: "the authorisation rules; see allowedVerdicts",
 }
 
