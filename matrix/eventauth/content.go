@@ -1,11 +1,13 @@
 package eventauth
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"strings"
 
 	"myelin/matrix/canon"
+	"myelin/matrix/id"
 	"myelin/matrix/roomver"
 )
 
@@ -21,6 +23,32 @@ func get(object []byte, key string) ([]byte, bool) {
 func getText(object []byte, key string) (string, bool) {
 	raw, _ := get(object, key)
 	return canon.Text(raw)
+}
+
+// find is get for a canonical object of levels, which holds no other object: there a key is searched for
+// many times faster than walked to, and rooms with hundreds of moderators exist.
+func find(object []byte, key string) ([]byte, bool) {
+	if len(object) < 2 || bytes.IndexByte(object[1:], '{') >= 0 {
+		return get(object, key)
+	}
+	var buffer [id.MaxLength + 3]byte
+	pattern := append(canon.AppendString(buffer[:0], key), ':')
+	for rest := object; ; {
+		i := bytes.Index(rest, pattern)
+		if i < 1 {
+			return nil, false
+		}
+		before := rest[i-1]
+		rest = rest[i+len(pattern):]
+		if before != '{' && before != ',' {
+			continue // a quote after a backslash, inside a string
+		}
+		if len(rest) > 0 && rest[0] == '"' {
+			return get(object, key)
+		}
+		end := bytes.IndexAny(rest, ",}")
+		return rest[:max(end, 0)], end > 0
+	}
 }
 
 func isObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }

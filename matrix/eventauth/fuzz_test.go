@@ -3,6 +3,7 @@ package eventauth
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"myelin/matrix/canon"
 	"myelin/matrix/event"
@@ -80,5 +81,33 @@ func FuzzCheck(f *testing.F) {
 		l := PowerLevels(v, state(typeCreate, ""), p)
 		_, _, _ = l.User("@bob:b"), l.Event("x", true), l.Notification("room")
 		_ = Creators(state(typeCreate, ""))
+	})
+}
+
+// FuzzFind checks that searching for a level gives what walking to it gives.
+func FuzzFind(f *testing.F) {
+	for _, s := range []string{`{"a":1,"b":-2}`, `{"x,\"a":1,"a":2}`, `{"a":{"b":1},"b":"2"}`, `{"a":[3,"b"],"b":" 5,"}`, `{}`, `{"\\\"a":1}`} {
+		f.Add([]byte(s), "a")
+		f.Add([]byte(s), "b")
+	}
+	v := version(f, "1")
+	f.Fuzz(func(t *testing.T, raw []byte, key string) {
+		object, err := canon.Canonicalize(nil, raw, v.Canon)
+		if err != nil || !isObject(object) || !utf8.ValidString(key) {
+			return
+		}
+		keys := []string{key}
+		for k := range canon.Fields(object) {
+			keys = append(keys, k)
+		}
+		for _, key := range keys {
+			found, _ := find(object, key)
+			walked, _ := get(object, key)
+			a, aOK := parseLevel(v, found)
+			b, bOK := parseLevel(v, walked)
+			if a != b || aOK != bOK {
+				t.Fatalf("%s: %q is %q or %q", object, key, found, walked)
+			}
+		}
 	})
 }

@@ -145,7 +145,7 @@ func (l Levels) EventsDefault() Power { return l.eventsDefault }
 func (l Levels) StateDefault() Power { return l.stateDefault }
 
 func (l Levels) entry(object []byte, key string, otherwise Power) Power {
-	raw, ok := get(object, key)
+	raw, ok := find(object, key)
 	if !ok {
 		return otherwise
 	}
