@@ -163,6 +163,12 @@ func (s *pgSession) prepare(ctx context.Context, st *Stmt) (*pgStmt, error) {
 	if st.id >= 0 && st.id < len(s.stmts) && s.stmts[st.id] != nil {
 		return s.stmts[st.id], nil
 	}
+	if s.conn.TxStatus() == 'E' && len(s.calls) > 0 {
+		// The way back out of the failed state is queued; until it is sent nothing can be prepared.
+		if err := s.flush(ctx); err != nil {
+			return nil, err
+		}
+	}
 	name := ""
 	if st.id >= 0 {
 		name = "s" + strconv.Itoa(st.id)

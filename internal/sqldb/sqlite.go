@@ -55,9 +55,6 @@ func (s *sqliteSession) own() error {
 	} {
 		_, err := s.run(context.Background(), transient(pragma, ""), nil, func(r *Row) error { return r.Scan(to) })
 		if err != nil {
-			if code := sqliteCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt {
-				return fmt.Errorf("%s is not an SQLite database, or is damaged: move it away or name another file: %w", s.path, err)
-			}
 			return err
 		}
 	}
@@ -94,11 +91,14 @@ func (e *sqliteEngine) connect(settings ...string) (*sqliteSession, error) {
 	if err == nil && len(settings) > 0 && settings[0] != "" {
 		err = s.pragmas(settings...)
 	}
-	if err != nil {
-		s.close()
-		return nil, err
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	s.close()
+	if code := sqliteCode(err).ToPrimary(); code == sqlite.ResultNotADB || code == sqlite.ResultCorrupt {
+		return nil, fmt.Errorf("%s is not an SQLite database, or is damaged: move it away or name another file: %w", e.path, err)
+	}
+	return nil, err
 }
 
 func (e *sqliteEngine) writer(context.Context) (session, error) {
