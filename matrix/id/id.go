@@ -140,6 +140,21 @@ func ParseEventID(s string) (EventID, error) {
 	return EventID(s), nil
 }
 
+// ParseDeviceID checks a device ID that a client chose. The specification gives it no grammar.
+func ParseDeviceID(s string) (DeviceID, error) {
+	switch {
+	case s == "":
+		return "", errors.New("device ID is empty")
+	case len(s) > MaxLength:
+		return "", tooLong("device ID", len(s))
+	case !utf8.ValidString(s):
+		return "", errors.New("device ID is not valid UTF-8")
+	case strings.IndexByte(s, 0) >= 0:
+		return "", errors.New("device ID contains a NUL byte")
+	}
+	return DeviceID(s), nil
+}
+
 // parse checks an identifier that must have a domain and returns its localpart.
 func parse(kind string, sigil byte, s string) (localpart string, err error) {
 	if err := check(kind, sigil, s); err != nil {
