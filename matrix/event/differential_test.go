@@ -22,7 +22,7 @@ func TestAgreesWithAnotherImplementation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 300 {
+		for range 100 {
 			p := build(t, v, randomDraft(rnd, v))
 			raw := p.Raw()
 			if rnd.IntN(4) == 0 {
