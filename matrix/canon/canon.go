@@ -12,8 +12,7 @@ import (
 )
 
 // Canonicalize appends the canonical form of the JSON value src to dst, which must not overlap it. Of
-// duplicate keys the last one
-// counts. On failure it returns an *mxerr.Error: M_NOT_JSON for what is no JSON at all,
+// duplicate keys the last one counts. On failure it returns an *mxerr.Error: M_NOT_JSON for what is no JSON at all,
 // M_BAD_JSON for JSON that has no canonical form under the mode.
 func Canonicalize(dst, src []byte, mode Mode) ([]byte, error) {
 	if !utf8.Valid(src) {
