@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"time"
+
+	"myelin/internal/account"
+	"myelin/internal/web"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+)
+
+// The bodies of the requests and answers between commands and the server. They are no public
+// interface: both sides are the same program, and a server refuses a command of another version.
+type (
+	// NewUser asks for an account. Without Password one is made up.
+	NewUser struct {
+		Name     string `json:"name"`
+		Password string `json:"password,omitempty"`
+		Admin    bool   `json:"admin,omitempty"`
+	}
+	// UserMade is the answer to NewUser. Password is set where it was made up.
+	UserMade struct {
+		User     id.UserID `json:"user"`
+		Password string    `json:"password,omitempty"`
+	}
+	// User is an account in a listing. Times are milliseconds since the epoch.
+	User struct {
+		ID            id.UserID `json:"id"`
+		Admin         bool      `json:"admin,omitempty"`
+		Guest         bool      `json:"guest,omitempty"`
+		Locked        bool      `json:"locked,omitempty"`
+		Suspended     bool      `json:"suspended,omitempty"`
+		CreatedTS     int64     `json:"created_ts"`
+		DeactivatedTS int64     `json:"deactivated_ts,omitempty"`
+	}
+	// Users is a page of accounts.
+	Users struct {
+		Users []User `json:"users"`
+	}
+	// Deactivation ends an account.
+	Deactivation struct {
+		Erase bool `json:"erase,omitempty"`
+	}
+	// NewPassword replaces a password. Without Password one is made up; KeepDevices leaves the
+	// user signed in.
+	NewPassword struct {
+		Password    string `json:"password,omitempty"`
+		KeepDevices bool   `json:"keep_devices,omitempty"`
+	}
+	// NewToken asks for a registration token. Without Token one is made up; Uses nil allows any number.
+	NewToken struct {
+		Token      string `json:"token,omitempty"`
+		Uses       *int64 `json:"uses,omitempty"`
+		LifetimeMS int64  `json:"lifetime_ms,omitempty"`
+	}
+	// Tokens is all registration tokens.
+	Tokens struct {
+		Tokens []account.InviteToken `json:"tokens"`
+	}
+)
+
+// UsersPage is the most users that one answer lists.
+const UsersPage = 1000
+
+// commands is the API on the socket. Who can open the socket may do everything, so nothing
+// asks for a token.
+func (k *core) commands() (*web.Mux, error) {
+	routes := []web.Route{
+		{Method: http.MethodPost, Path: "/users", Op: "createUser", Handle: k.createUser},
+		{Method: http.MethodGet, Path: "/users", Op: "listUsers", Handle: k.listUsers},
+		{Method: http.MethodPost, Path: "/users/{user}/deactivate", Op: "deactivateUser", Handle: k.deactivateUser},
+		{Method: http.MethodPost, Path: "/users/{user}/password", Op: "setUserPassword", Handle: k.setUserPassword},
+		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
+		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
+	}
+	for i := range routes {
+		routes[i].Auth, routes[i].Rate = web.None, web.RateNone
+	}
+	return web.New(web.Config{Routes: routes, Translate: translate, Log: k.log})
+}
+
+// createUser makes an account.
+func (k *core) createUser(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var n NewUser
+	if err := r.Decode(&n); err != nil {
+		return nil, err
+	}
+	user, err := k.user(n.Name)
+	if err != nil {
+		return nil, err
+	}
+	made := UserMade{User: user}
+	if n.Password == "" {
+		made.Password = newPassword()
+		n.Password = made.Password
+	}
+	if err := k.accounts.Create(ctx, account.NewUser{ID: user, Password: n.Password, Admin: n.Admin}); err != nil {
+		return nil, err
+	}
+	return web.JSON(made), nil
+}
+
+// user reads a user ID, or makes one of a bare name.
+func (k *core) user(name string) (id.UserID, error) {
+	if !strings.HasPrefix(name, "@") {
+		return k.accounts.UserID(name)
+	}
+	user, err := id.ParseUserID(name)
+	if err != nil {
+		return "", mxerr.InvalidParam("%s", err)
+	}
+	return user, nil
+}
+
+// newPassword makes up a password that people can copy: 130 random bits.
+func newPassword() string { return strings.ToLower(rand.Text()) }
+
+// listUsers lists accounts by user ID, those after the query parameter "after".
+func (k *core) listUsers(ctx context.Context, r *web.Request) (*web.Response, error) {
+	found, err := k.accounts.Users(ctx, id.UserID(r.Query("after")), UsersPage)
+	if err != nil {
+		return nil, err
+	}
+	page := Users{Users: make([]User, len(found))}
+	for i, u := range found {
+		page.Users[i] = User{
+			ID: u.ID, Admin: u.Admin, Guest: u.Kind == account.KindGuest, Locked: u.Locked, Suspended: u.Suspended,
+			CreatedTS: u.CreatedTS, DeactivatedTS: u.DeactivatedTS,
+		}
+	}
+	return web.JSON(page), nil
+}
+
+// deactivateUser ends an account for ever.
+func (k *core) deactivateUser(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var d Deactivation
+	if err := r.Decode(&d); err != nil {
+		return nil, err
+	}
+	user, err := k.user(r.Path("user"))
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, k.accounts.Deactivate(ctx, user, d.Erase)
+}
+
+// setUserPassword gives an account another password.
+func (k *core) setUserPassword(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var n NewPassword
+	if err := r.Decode(&n); err != nil {
+		return nil, err
+	}
+	user, err := k.user(r.Path("user"))
+	if err != nil {
+		return nil, err
+	}
+	made := UserMade{User: user}
+	if n.Password == "" {
+		made.Password = newPassword()
+		n.Password = made.Password
+	}
+	if err := k.accounts.SetPassword(ctx, user, n.Password, !n.KeepDevices, ""); err != nil {
+		return nil, err
+	}
+	return web.JSON(made), nil
+}
+
+// createToken makes a registration token.
+func (k *core) createToken(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var n NewToken
+	if err := r.Decode(&n); err != nil {
+		return nil, err
+	}
+	if n.LifetimeMS < 0 {
+		return nil, mxerr.InvalidParam("A token cannot live for less than no time.")
+	}
+	token, err := k.accounts.NewRegistrationToken(ctx, n.Token, n.Uses, time.Duration(n.LifetimeMS)*time.Millisecond)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(token), nil
+}
+
+// listTokens lists the registration tokens.
+func (k *core) listTokens(ctx context.Context, _ *web.Request) (*web.Response, error) {
+	list, err := k.accounts.RegistrationTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(Tokens{list}), nil
+}

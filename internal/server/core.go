@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"myelin/internal/account"
+	"myelin/internal/bus"
+	"myelin/internal/config"
+	"myelin/internal/ours"
+	"myelin/internal/sqldb"
+	"myelin/matrix/id"
+)
+
+// core is what both the server and the commands need: the data folder, the database and the
+// accounts in it.
+type core struct {
+	config   *config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	folder   *folder
+	bus      *bus.Bus
+	db       *sqldb.DB
+	ours     *ours.Set
+	accounts *account.Accounts
+
+	closers []func() error // to be called from last to first
+}
+
+// openCore opens everything in core. After an error nothing is left open.
+func openCore(ctx context.Context, c *config.Config, log *slog.Logger) (_ *core, err error) {
+	k := &core{config: c, log: log, registry: prometheus.NewRegistry()}
+	k.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, k.close())
+		}
+	}()
+
+	if k.folder, err = openFolder(c.DataDir); err != nil {
+		return nil, err
+	}
+	k.closers = append(k.closers, k.folder.close)
+
+	k.bus = bus.New(bus.Config{Log: log})
+	k.db, err = sqldb.Open(ctx, sqldb.Config{
+		URL: c.DatabaseURL(), Log: log, Committed: k.bus.Committed, Notify: bus.Channel, Metrics: k.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.closers = append(k.closers, k.db.Close)
+
+	if k.ours, err = ours.Open(ctx, ours.Config{DB: k.db, Names: []id.ServerName{c.Name()}}); err != nil {
+		return nil, err
+	}
+	k.accounts, err = account.Open(ctx, account.Config{
+		DB:                  k.db,
+		Ours:                k.ours,
+		Bus:                 k.bus,
+		Log:                 log,
+		Registration:        account.Registration(c.Registration),
+		SharedSecret:        c.RegistrationSharedSecret,
+		Guests:              c.AllowGuests,
+		TokenLifetime:       time.Duration(c.Session.AccessTokenLifetime),
+		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.closers = append(k.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		return k.accounts.Close(ctx)
+	})
+	return k, nil
+}
+
+// closeTime bounds what a slice may write when it is closed.
+const closeTime = time.Second
+
+func (k *core) close() error {
+	var problems []error
+	for i := len(k.closers) - 1; i >= 0; i-- {
+		problems = append(problems, k.closers[i]())
+	}
+	k.closers = nil
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return nil
+}

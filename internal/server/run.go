@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Run serves until ctx ends, then drains and stops everything. It returns nil where that was all.
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	// What runs in the background outlives the requests, which may wait for it; both end before the database.
+	defer s.background.Stop()
+	s.background.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
+	s.background.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
+	s.background.Every("sweep expired tokens", time.Hour, s.accounts.Sweep)
+
+	ports, err := s.listen()
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, len(ports))
+	for _, p := range ports {
+		go func() { failed <- p.serve() }()
+	}
+	s.hello(ctx, ports[0].listener.Addr())
+
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	close(s.draining)
+	return errors.Join(err, drain(ports, time.Now().Add(DrainTime)))
+}
+
+// port is a listener with what serves it.
+type port struct {
+	http     *http.Server
+	listener net.Listener
+	// cancel ends the contexts of its requests.
+	cancel context.CancelFunc
+}
+
+func (p *port) serve() error {
+	if err := p.http.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// listen binds the port for clients, which comes first, and the others that are configured.
+func (s *Server) listen() (ports []*port, err error) {
+	defer func() {
+		if err != nil {
+			for _, p := range ports {
+				p.cancel()
+				p.listener.Close()
+			}
+		}
+	}()
+	add := func(key, network, address string, h http.Handler) error {
+		l, err := s.own.Listen(network, address)
+		if err != nil {
+			return fmt.Errorf("listen on %s (%s): %w", address, key, err)
+		}
+		ports = append(ports, newPort(l, h, s.log))
+		return nil
+	}
+	if err := add("client.listen", "tcp", s.config.Client.Listen, s.clients); err != nil {
+		return ports, err
+	}
+	if at := s.config.Metrics.Listen; at != "" {
+		if err := add("metrics.listen", "tcp", at, s.operators()); err != nil {
+			return ports, err
+		}
+	}
+	l, err := listenSocket(s.folder.path)
+	if err != nil {
+		// The server is of use without it: users can register, with tokens made beforehand.
+		s.log.Warn("commands cannot reach this server", slog.String("error", err.Error()))
+		return ports, nil
+	}
+	h, err := s.commands()
+	if err != nil {
+		l.Close()
+		return ports, err
+	}
+	return append(ports, newPort(l, h, s.log)), nil
+}
+
+func newPort(l net.Listener, h http.Handler, log *slog.Logger) *port {
+	requests, cancel := context.WithCancel(context.Background())
+	return &port{
+		listener: l,
+		cancel:   cancel,
+		http: &http.Server{
+			Handler:           h,
+			BaseContext:       func(net.Listener) context.Context { return requests },
+			ReadHeaderTimeout: 15 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		},
+	}
+}
+
+// drain stops accepting, waits for the requests under way until the deadline, and ends those that are left.
+func drain(ports []*port, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	var problems []error
+	for _, p := range ports {
+		err := p.http.Shutdown(ctx)
+		p.cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = p.http.Close()
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("stop serving %s: %w", p.listener.Addr(), err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// operators serves metrics and profiles.
+func (s *Server) operators() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// hello tells people where the server is and how to go on.
+func (s *Server) hello(ctx context.Context, at net.Addr) {
+	url := s.config.BaseURL(at)
+	s.log.Info("ready", slog.String("server", s.config.ServerName), slog.String("listen", at.String()),
+		slog.String("database", s.db.Dialect().String()), slog.Float64("ms", float64(time.Since(s.started).Milliseconds())))
+	if s.own.Ready != nil {
+		s.own.Ready(at)
+	}
+	if s.own.Hello == nil {
+		return
+	}
+	fmt.Fprintf(s.own.Hello, "\nMyelin serves %s at %s and keeps its data in %s.\n", s.config.ServerName, url, s.config.DataDir)
+	if n, err := s.accounts.Count(ctx); err == nil && n == 0 {
+		fmt.Fprintf(s.own.Hello, "There is no account yet. Make the first one, in another terminal, with:\n\n    %s user create --admin alice\n", s.own.Command)
+		if s.config.Registration == "token" {
+			fmt.Fprintf(s.own.Hello, "\nOthers can register themselves with a token from:\n\n    %s token create\n", s.own.Command)
+		}
+	}
+	fmt.Fprintln(s.own.Hello)
+}
