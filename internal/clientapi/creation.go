@@ -1,0 +1,198 @@
+package clientapi
+
+import (
+	"context"
+	"encoding/json"
+
+	"myelin/internal/room"
+	"myelin/internal/sqldb"
+	"myelin/internal/web"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+)
+
+// roomCreationRoutes is the chapter on making rooms.
+//
+// Spec: cs Creation
+func (a *API) roomCreationRoutes() []web.Route {
+	return []web.Route{
+		{Method: "POST", Path: "/_matrix/client/v3/createRoom", Op: "createRoom", Rate: web.RateSend, NotSuspended: true, Handle: a.createRoom},
+	}
+}
+
+// creation is the body of createRoom.
+type creation struct {
+	Visibility      string                     `json:"visibility"`
+	RoomAliasName   string                     `json:"room_alias_name"`
+	Name            *string                    `json:"name"`
+	Topic           *string                    `json:"topic"`
+	Invite          []id.UserID                `json:"invite"`
+	Invite3PID      []json.RawMessage          `json:"invite_3pid"`
+	RoomVersion     string                     `json:"room_version"`
+	CreationContent map[string]any             `json:"creation_content"`
+	InitialState    []initialState             `json:"initial_state"`
+	Preset          room.Preset                `json:"preset"`
+	IsDirect        bool                       `json:"is_direct"`
+	PowerLevels     map[string]json.RawMessage `json:"power_level_content_override"`
+}
+
+type initialState struct {
+	Type     string          `json:"type"`
+	StateKey string          `json:"state_key"`
+	Content  json.RawMessage `json:"content"`
+}
+
+// maxInvites bounds the invites of one createRoom: each is an event of its own.
+const maxInvites = 100
+
+// Spec: cs createRoom
+func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body creation
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	c, err := a.creation(body, r.Caller.User)
+	if err != nil {
+		return nil, err
+	}
+	if c.Alias != "" {
+		if err := a.Directory.Reserve(ctx, c.Alias, r.Caller.User); err != nil {
+			return nil, err
+		}
+	}
+	c.Also = func(tx *sqldb.Tx, roomID id.RoomID) error {
+		if c.Alias != "" {
+			a.Directory.Assign(tx, c.Alias, roomID)
+		}
+		if body.Visibility == "public" {
+			a.Directory.Publish(tx, roomID)
+		}
+		return nil
+	}
+	roomID, err := a.Rooms.Create(ctx, c)
+	if err != nil {
+		if c.Alias != "" {
+			a.Directory.Release(context.WithoutCancel(ctx), c.Alias)
+		}
+		return nil, err
+	}
+	return web.JSON(roomEntered{roomID}), nil
+}
+
+// creation checks the body and turns it into what package room understands.
+func (a *API) creation(body creation, creator id.UserID) (room.Creation, error) {
+	c := room.Creation{
+		Creator: creator, Preset: body.Preset, Content: body.CreationContent, PowerLevels: body.PowerLevels,
+		Name: body.Name, Topic: body.Topic, Invite: body.Invite, IsDirect: body.IsDirect,
+	}
+	switch {
+	case len(body.Invite3PID) > 0:
+		return c, mxerr.New(mxerr.CodeUnrecognized, "this server has no identity server to invite third-party identifiers through")
+	case len(body.Invite) > maxInvites:
+		return c, mxerr.InvalidParam("no more than %d users can be invited at once", maxInvites)
+	}
+	for _, u := range body.Invite {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return c, mxerr.InvalidParam("\"invite\": %v", err)
+		}
+	}
+	switch body.Visibility {
+	case "", "private", "public":
+	default:
+		return c, mxerr.InvalidParam("\"visibility\" must be public or private")
+	}
+	switch c.Preset {
+	case room.PrivateChat, room.TrustedPrivateChat, room.PublicChat:
+	case "":
+		c.Preset = room.PrivateChat
+		if body.Visibility == "public" {
+			c.Preset = room.PublicChat
+		}
+	default:
+		return c, mxerr.InvalidParam("there is no preset %q", body.Preset)
+	}
+	var err error
+	if c.Version, err = roomVersion(body.RoomVersion); err != nil {
+		return c, err
+	}
+	for _, s := range body.InitialState {
+		if s.Type == "" || len(s.Content) == 0 {
+			return c, mxerr.BadJSON("each entry of \"initial_state\" needs a type and a content")
+		}
+		c.InitialState = append(c.InitialState, room.StateEntry(s))
+	}
+	if body.RoomAliasName != "" {
+		c.Alias, err = id.ParseRoomAlias("#" + body.RoomAliasName + ":" + string(creator.Domain()))
+		if err != nil {
+			return c, mxerr.InvalidParam("\"room_alias_name\": %v", err)
+		}
+	}
+	return c, nil
+}
+
+// roomVersion looks a version up; empty means the server's default.
+func roomVersion(name string) (*roomver.Version, error) {
+	if name == "" {
+		return nil, nil
+	}
+	v, ok := roomver.Get(name)
+	if !ok {
+		return nil, mxerr.New(mxerr.CodeUnsupportedRoomVersion, "this server does not support room version %q", name)
+	}
+	return v, nil
+}
+
+// Spec: cs upgradeRoom
+func (a *API) upgradeRoom(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		NewVersion         string      `json:"new_version"`
+		AdditionalCreators []id.UserID `json:"additional_creators"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.NewVersion == "" {
+		return nil, mxerr.MissingParam("\"new_version\" is missing")
+	}
+	version, err := roomVersion(body.NewVersion)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range body.AdditionalCreators {
+		if _, err := id.ParseUserID(string(u)); err != nil {
+			return nil, mxerr.InvalidParam("\"additional_creators\": %v", err)
+		}
+	}
+	replacement, err := a.Rooms.Upgrade(ctx, room.Upgrade{
+		Room: roomID, Sender: r.Caller.User, Version: version, AdditionalCreators: body.AdditionalCreators,
+		Also: func(tx *sqldb.Tx, replacement id.RoomID) error {
+			a.Directory.Move(tx, roomID, replacement)
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"replacement_room": replacement}), nil
+}
+
+// roomIDOrAlias reads a path parameter that may be either.
+func (a *API) roomIDOrAlias(ctx context.Context, s string) (id.RoomID, error) {
+	if len(s) > 0 && s[0] == '!' {
+		roomID, err := id.ParseRoomID(s)
+		if err != nil {
+			return "", mxerr.InvalidParam("%v", err)
+		}
+		return roomID, nil
+	}
+	alias, err := id.ParseRoomAlias(s)
+	if err != nil {
+		return "", mxerr.InvalidParam("%v", err)
+	}
+	return a.Directory.Resolve(ctx, alias)
+}

@@ -1,0 +1,233 @@
+package clientapi
+
+import (
+	"context"
+	"encoding/json"
+
+	"myelin/internal/room"
+	"myelin/internal/web"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+)
+
+// membershipRoutes is the chapter on the membership of rooms.
+//
+// Spec: cs Room membership
+func (a *API) membershipRoutes() []web.Route {
+	const v3 = "/_matrix/client/v3"
+	return []web.Route{
+		{Method: "GET", Path: v3 + "/joined_rooms", Op: "getJoinedRooms", Auth: web.Guest, Handle: a.joinedRooms},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/invite", Op: "inviteUser", Rate: web.RateSend, NotSuspended: true, Handle: a.invite},
+		{Method: "POST", Path: v3 + "/join/{roomIdOrAlias}", Op: "joinRoom", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.joinRoom},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/join", Op: "joinRoomById", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.joinRoomByID},
+		{Method: "POST", Path: v3 + "/knock/{roomIdOrAlias}", Op: "knockRoom", Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.knock},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/leave", Op: "leaveRoom", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, Handle: a.leave},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/forget", Op: "forgetRoom", Auth: web.Guest, EmptyBody: true, Handle: a.forget},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/kick", Op: "kick", Rate: web.RateSend, Handle: a.kick},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/ban", Op: "ban", Rate: web.RateSend, Handle: a.ban},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/unban", Op: "unban", Rate: web.RateSend, Handle: a.unban},
+	}
+}
+
+// Spec: cs getJoinedRooms
+func (a *API) joinedRooms(ctx context.Context, r *web.Request) (*web.Response, error) {
+	rows, err := a.Graph.MembershipsOf(ctx, r.Caller.User)
+	if err != nil {
+		return nil, err
+	}
+	rooms := []id.RoomID{}
+	for _, m := range rows {
+		if m.Membership == "join" {
+			rooms = append(rooms, m.RoomID)
+		}
+	}
+	return web.JSON(map[string]any{"joined_rooms": rooms}), nil
+}
+
+// targeted is the body of the operations that concern another user.
+type targeted struct {
+	UserID string `json:"user_id"`
+	Reason string `json:"reason"`
+}
+
+// onTarget serves an operation that concerns another user of a room.
+func (a *API) onTarget(ctx context.Context, r *web.Request, act func(context.Context, room.Membership) (id.EventID, error)) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	var body targeted
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.UserID == "" {
+		return nil, mxerr.MissingParam("\"user_id\" is missing")
+	}
+	target, err := id.ParseUserID(body.UserID)
+	if err != nil {
+		return nil, mxerr.InvalidParam("%v", err)
+	}
+	_, err = act(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Reason: body.Reason})
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, nil
+}
+
+// Spec: cs inviteUser
+func (a *API) invite(ctx context.Context, r *web.Request) (*web.Response, error) {
+	object, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	var thirdParty struct {
+		Medium  string `json:"medium"`
+		Address string `json:"address"`
+	}
+	if err := web.DecodeObject(object, &thirdParty); err != nil {
+		return nil, err
+	}
+	if thirdParty.Medium != "" {
+		return nil, mxerr.New(mxerr.CodeUnrecognized, "this server has no identity server to invite third-party identifiers through")
+	}
+	return a.onTarget(ctx, r, a.Rooms.Invite)
+}
+
+// Spec: cs kick
+func (a *API) kick(ctx context.Context, r *web.Request) (*web.Response, error) {
+	return a.onTarget(ctx, r, a.Rooms.Kick)
+}
+
+// Spec: cs ban
+func (a *API) ban(ctx context.Context, r *web.Request) (*web.Response, error) {
+	return a.onTarget(ctx, r, a.Rooms.Ban)
+}
+
+// Spec: cs unban
+func (a *API) unban(ctx context.Context, r *web.Request) (*web.Response, error) {
+	return a.onTarget(ctx, r, a.Rooms.Unban)
+}
+
+// Spec: cs leaveRoom
+func (a *API) leave(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	_, err = a.Rooms.Leave(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, nil
+}
+
+// Spec: cs forgetRoom
+func (a *API) forget(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Rooms.Forget(ctx, r.Caller.User, roomID); err != nil {
+		return nil, err
+	}
+	return web.Empty, nil
+}
+
+// entering is the body of the operations by which a user enters a room.
+type entering struct {
+	Reason           string          `json:"reason"`
+	ThirdPartySigned json.RawMessage `json:"third_party_signed"`
+}
+
+// Spec: cs joinRoom
+func (a *API) joinRoom(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := a.roomIDOrAlias(ctx, r.Path("roomIdOrAlias"))
+	if err != nil {
+		return nil, err
+	}
+	return a.join(ctx, r, roomID)
+}
+
+// Spec: cs joinRoomById
+func (a *API) joinRoomByID(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	return a.join(ctx, r, roomID)
+}
+
+// roomEntered is the answer of the operations by which a user enters a room.
+type roomEntered struct {
+	RoomID id.RoomID `json:"room_id"`
+}
+
+func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID) (*web.Response, error) {
+	var body entering
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	_, err := a.Rooms.Join(ctx, room.Join{
+		Membership:       room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason},
+		ThirdPartySigned: body.ThirdPartySigned,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(roomEntered{roomID}), nil
+}
+
+// Spec: cs knockRoom
+func (a *API) knock(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := a.roomIDOrAlias(ctx, r.Path("roomIdOrAlias"))
+	if err != nil {
+		return nil, err
+	}
+	var body entering
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	_, err = a.Rooms.Knock(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(roomEntered{roomID}), nil
+}
+
+// setMembership serves PUT …/state/m.room.member/{userId}: the same transitions as their own
+// operations make, with the content of the client's choice.
+//
+// Spec: cs setRoomStateWithKey
+func (a *API) setMembership(ctx context.Context, r *web.Request, roomID id.RoomID, stateKey string, content []byte) (*web.Response, error) {
+	target, err := id.ParseUserID(stateKey)
+	if err != nil {
+		return nil, mxerr.InvalidParam("%v", err)
+	}
+	var fields map[string]any
+	if err := web.DecodeObject(content, &fields); err != nil {
+		return nil, err
+	}
+	var event id.EventID
+	m := room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Content: fields}
+	switch {
+	case fields["membership"] == "join" && target == r.Caller.User:
+		event, err = a.Rooms.Join(ctx, room.Join{Membership: m})
+	case fields["membership"] == "invite":
+		event, err = a.Rooms.Invite(ctx, m)
+	default:
+		event, err = a.Rooms.Send(ctx, room.Message{
+			Room:     roomID,
+			Proposal: room.Proposal{Sender: r.Caller.User, Type: "m.room.member", StateKey: &stateKey, Content: content},
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(eventSent{event}), nil
+}

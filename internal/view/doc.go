@@ -1,0 +1,21 @@
+// Package view is what a user may see of rooms, and in which shape.
+//
+// It owns the rules of history visibility, the client format of events with everything that
+// stands in their unsigned part, the filters of clients, and the reading operations over one
+// room: timelines, context, members, state.
+//
+// Invariants:
+//
+//   - Nothing that a user may not see leaves this package: every function that takes a user
+//     applies the visibility of each event at the time when it was sent, and treats a room that
+//     the user has forgotten as one that doesn't exist.
+//   - Events are copied from their stored bytes, not decoded and encoded again.
+//   - Tokens of timelines are places in the order of one room ("t" and a number). A token of
+//     /sync ("s" and a position) is accepted wherever the specification lets clients pass one.
+//
+// It refuses to change anything, and to answer for rooms this server is not in.
+//
+// Spec: cs Room History Visibility
+// Spec: cs Room event format
+// Spec: cs Filtering
+package view

@@ -1,0 +1,150 @@
+package view
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"myelin/internal/graph"
+	"myelin/matrix/canon"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+)
+
+// Audience is for whom, and in which shape, events are shown.
+type Audience struct {
+	User   id.UserID
+	Device id.DeviceID
+	// OmitRoomID leaves the room's ID out, where the surrounding response names it.
+	OmitRoomID bool
+	// Federation shows events as servers send them to each other.
+	Federation bool
+	// Fields lists the paths to keep of each event; nil keeps all.
+	Fields []string
+}
+
+// companions are the events that stand inside the unsigned part of others.
+type companions map[graph.EventNID]*graph.Event
+
+// AppendEvents appends a JSON array of events of one room in the client format. It decides
+// nothing about the visibility of the events themselves; the content that a state event replaced is
+// shown only where the user may see it.
+//
+// Spec: cs Room event format
+func (v *View) AppendEvents(ctx context.Context, dst []byte, a Audience, events []*graph.Event) ([]byte, error) {
+	inside, err := v.companions(ctx, a.User, events)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UnixMilli()
+	dst = append(dst, '[')
+	for i, e := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if dst, err = v.appendEvent(ctx, dst, a, e, inside, now); err != nil {
+			return nil, err
+		}
+	}
+	return append(dst, ']'), nil
+}
+
+// AppendEvent appends one event in the client format.
+func (v *View) AppendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event) ([]byte, error) {
+	inside, err := v.companions(ctx, a.User, []*graph.Event{e})
+	if err != nil {
+		return nil, err
+	}
+	return v.appendEvent(ctx, dst, a, e, inside, time.Now().UnixMilli())
+}
+
+func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event, inside companions, now int64) ([]byte, error) {
+	if a.Federation {
+		return append(dst, e.PDU.Raw()...), nil
+	}
+	membership, err := v.membershipAt(ctx, a.User, e)
+	if err != nil {
+		return nil, err
+	}
+	var buf [512]byte
+	unsigned := appendUnsigned(buf[:0], a, e, inside, membership, now)
+	start := len(dst)
+	dst = e.PDU.AppendClient(dst, event.ClientFormat{OmitRoomID: a.OmitRoomID, Unsigned: unsigned})
+	if a.Fields != nil {
+		return append(dst[:start], keepFields(dst[start:], a.Fields)...), nil
+	}
+	return dst, nil
+}
+
+// appendUnsigned appends the unsigned object of an event.
+func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, membership graph.Membership, now int64) []byte {
+	dst = strconv.AppendInt(append(dst, `{"age":`...), now-e.PDU.OriginServerTS(), 10)
+	if membership != "" {
+		dst = canon.AppendString(append(dst, `,"membership":`...), string(membership))
+	}
+	if old := inside[e.Replaces]; old != nil {
+		dst = append(append(dst, `,"prev_content":`...), old.PDU.Content()...)
+	}
+	if because := inside[e.RedactedBy]; because != nil {
+		dst = append(dst, `,"redacted_because":`...)
+		dst = because.PDU.AppendClient(dst, event.ClientFormat{OmitRoomID: a.OmitRoomID})
+	}
+	if old := inside[-e.Replaces]; e.Replaces != 0 && old != nil {
+		dst = canon.AppendString(append(dst, `,"replaces_state":`...), string(old.PDU.ID()))
+	}
+	if e.Txn.ID != "" && e.Txn.User == a.User && e.Txn.Device == a.Device {
+		dst = canon.AppendString(append(dst, `,"transaction_id":`...), e.Txn.ID)
+	}
+	return append(dst, '}')
+}
+
+// membershipAt returns the user's membership after the event: "leave" where there is none.
+func (v *View) membershipAt(ctx context.Context, user id.UserID, e *graph.Event) (graph.Membership, error) {
+	if user == "" || e.Flags&graph.Outlier != 0 {
+		return "", nil
+	}
+	if k := e.PDU.Key(); k.Type == "m.room.member" && k.StateKey == string(user) && e.PDU.IsState() {
+		return graph.Membership(e.PDU.Membership()), nil
+	}
+	state, err := v.cfg.Graph.StateBefore(ctx, e)
+	if err != nil {
+		return "", err
+	}
+	if m := state.Membership(user); m != "" {
+		return m, nil
+	}
+	return graph.Leave, nil
+}
+
+// companions loads what the unsigned parts of the events need. A replaced event is found
+// under its number where the user may see it, and always under the negative of its number.
+func (v *View) companions(ctx context.Context, user id.UserID, events []*graph.Event) (companions, error) {
+	var nids []graph.EventNID
+	for _, e := range events {
+		if e.Replaces != 0 {
+			nids = append(nids, e.Replaces)
+		}
+		if e.RedactedBy != 0 {
+			nids = append(nids, e.RedactedBy)
+		}
+	}
+	if len(nids) == 0 {
+		return nil, nil
+	}
+	loaded, err := v.cfg.Graph.Events(ctx, events[0].Room, nids)
+	if err != nil {
+		return nil, err
+	}
+	visible, err := v.Visible(ctx, user, loaded)
+	if err != nil {
+		return nil, err
+	}
+	inside := make(companions, 2*len(loaded))
+	for i, e := range loaded {
+		inside[-e.NID] = e
+		if visible[i] || e.PDU.Type() == "m.room.redaction" {
+			inside[e.NID] = e
+		}
+	}
+	return inside, nil
+}
