@@ -43,8 +43,9 @@ func (s *State) number(nid StateNID) *State {
 	from := s.from
 	n := &State{m: s.m, keys: s.keys, nid: nid, epoch: s.epoch}
 	own := diffMaps(from.m, s.m)
+	n.cost = uint32(1500 * min(len(own), 100_000))
 	if len(from.chain) == 0 {
-		n.chain = []link{{nid: nid, delta: own}}
+		n.chain = []link{{nid: nid}}
 		return n
 	}
 	last := from.chain[len(from.chain)-1]

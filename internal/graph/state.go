@@ -18,8 +18,12 @@ type State struct {
 	chain []link
 	// from is the snapshot that a state without a number was derived from.
 	from  *State
-	epoch int64
+	epoch int64 // of the room when the chain was loaded
+	cost  uint32
 }
+
+// weight estimates the bytes that the state holds beyond what it shares with others.
+func (s *State) weight() uint32 { return s.cost + 512 }
 
 // StateChange puts an event into a state. An NID of 0 takes the entry out.
 type StateChange struct {

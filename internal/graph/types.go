@@ -2,6 +2,7 @@ package graph
 
 import (
 	"errors"
+	"math"
 
 	"myelin/internal/sqldb"
 	"myelin/matrix/event"
@@ -104,6 +105,8 @@ type Event struct {
 	// Change is set on events fresh from a commit if the commit changed the current membership of the event's state key.
 	// It is not kept on disk.
 	Change *MemberChange
+	// Pruned is set on events fresh from a commit: what this event redacted. It is not kept on disk.
+	Pruned []EventNID
 
 	stored bool // came from the disk: a commit updates it rather than inserts it
 }
@@ -199,17 +202,21 @@ type OutOfBand struct {
 	Membership Membership
 	// Stripped is a JSON array of stripped state events, with the member event among them.
 	Stripped []byte
-	// Event is the membership event's PDU.
-	Event *event.PDU
 }
 
 // Range selects a part of a room's timeline.
 type Range struct {
-	// After and Before bound ord, both exclusive. The zero value of Before means no upper bound; use math.MinInt64 as After for
-	// no lower bound: 0 stands between backfilled and live events.
+	// After and Before bound ord, both exclusive. 0 stands between backfilled and live events: an After of 0 leaves backfilled events
+	// out, Beginning does not. A Before of 0 means End.
 	After, Before int64
 	// Backward lists the newest first.
 	Backward bool
 	// Limit is the most events to return; it must be positive.
 	Limit int
 }
+
+// Bounds of a Range that lie outside of all events.
+const (
+	Beginning = math.MinInt64
+	End       = math.MaxInt64
+)

@@ -214,3 +214,26 @@ func roomFor(i, limit uint64) int {
 	}
 	return int(min(n, limit))
 }
+
+// Max returns the largest key, 0 for the empty map.
+func (m Map) Max() uint64 {
+	var k uint64
+	n := m.root
+	for h := m.height; n != nil; h-- {
+		if h == 0 {
+			for i := len(n.vals) - 1; i >= 0; i-- {
+				if n.vals[i] != 0 {
+					return k | uint64(i)
+				}
+			}
+			return k
+		}
+		i := len(n.kids) - 1
+		for n.kids[i] == nil {
+			i--
+		}
+		k |= uint64(i) << shift(h)
+		n = n.kids[i]
+	}
+	return k
+}

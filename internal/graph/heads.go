@@ -1,0 +1,295 @@
+package graph
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"myelin/internal/sqldb"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+)
+
+// NewHead returns the head of a room that has no events yet. Nothing is stored until the first commit.
+// It returns ErrConflict for a room that has a head.
+func (g *Graph) NewHead(ctx context.Context, name id.RoomID, v *roomver.Version) (*Head, error) {
+	nid, known, err := g.RoomNID(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		r, err := g.room(ctx, nid)
+		if err != nil {
+			return nil, err
+		}
+		switch head, err := g.load(ctx, r); {
+		case err != nil:
+			return nil, err
+		case head != nil:
+			return nil, fmt.Errorf("%w: the room exists", ErrConflict)
+		}
+	} else {
+		n, err := g.roomNIDs.Next(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("number room %s: %w", name, err)
+		}
+		nid = RoomNID(n)
+	}
+	return &Head{Room: nid, ID: name, Version: v, State: &State{keys: newKeys()}, settled: true}, nil
+}
+
+// Head returns the newest durable head of a room, M_NOT_FOUND if there is none.
+func (g *Graph) Head(ctx context.Context, name id.RoomID) (*Head, error) {
+	nid, known, err := g.RoomNID(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		r, err := g.room(ctx, nid)
+		if err != nil {
+			return nil, err
+		}
+		head, err := g.load(ctx, r)
+		if err != nil {
+			return nil, fmt.Errorf("load head of %s: %w", name, err)
+		}
+		if head != nil {
+			return head, nil
+		}
+	}
+	return nil, mxerr.NotFound("this server has no part in room %s", name)
+}
+
+// HeadOf is Head by number.
+func (g *Graph) HeadOf(ctx context.Context, nid RoomNID) (*Head, error) {
+	r, err := g.room(ctx, nid)
+	if err != nil {
+		return nil, err
+	}
+	head, err := g.load(ctx, r)
+	if err == nil && head == nil {
+		err = mxerr.NotFound("this server has no part in room %s", r.id)
+	}
+	return head, wrap(err, "load head")
+}
+
+// load reads the head, nil if there is none. What is in memory is taken if its revision is the one on disk.
+func (g *Graph) load(ctx context.Context, r *room) (head *Head, err error) {
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
+		h := &Head{Room: r.nid, ID: r.id, settled: true}
+		var extremities []byte
+		found, err := tx.Get(headOf, []any{r.nid}, &h.Rev, &h.epoch, &h.StateNID, &h.states, &h.Joined, &h.Invited, &h.MinOrd, &extremities)
+		if err != nil || !found {
+			return err
+		}
+		r.mu.Lock()
+		known, version := r.head, r.version
+		r.mu.Unlock()
+		if known != nil && known.Rev == h.Rev {
+			head = known
+			return nil
+		}
+		if version == nil {
+			if version, err = g.versionOf(tx, r); err != nil {
+				return err
+			}
+		}
+		h.Version = version
+		if h.Extremities, err = decodeExtremities(extremities); err != nil {
+			return err
+		}
+		keys, err := r.learnKeys(tx)
+		if err != nil {
+			return err
+		}
+		if h.State, err = g.loadState(tx, r.nid, h.StateNID, keys, h.epoch); err != nil {
+			return err
+		}
+		head = h
+		return nil
+	})
+	if err != nil || head == nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.head = head
+	return head, nil
+}
+
+func (g *Graph) versionOf(tx *sqldb.Tx, r *room) (*roomver.Version, error) {
+	var version string
+	if _, err := tx.Get(roomByNID, []any{r.nid}, nil, &version); err != nil {
+		return nil, err
+	}
+	v, ok := roomver.Get(version)
+	if !ok {
+		return nil, fmt.Errorf("room %s has version %q, which this server doesn't know", r.id, version)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.version = v
+	return v, nil
+}
+
+// learnKeys brings the room's keys up to what the transaction sees.
+func (r *room) learnKeys(tx *sqldb.Tx) (*roomKeys, error) {
+	r.mu.Lock()
+	keys := r.keys
+	r.mu.Unlock()
+	from := keys.durable()
+	var fresh []event.Key
+	err := tx.Query(keysAfter, func(row *sqldb.Row) error {
+		var k event.Key
+		err := row.Scan(&k.Type, &k.StateKey)
+		fresh = append(fresh, k)
+		return err
+	}, r.nid, from)
+	if err != nil || len(fresh) == 0 {
+		return keys, err
+	}
+	learned := keys.learn(from, fresh)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys == keys {
+		r.keys = learned
+	}
+	return learned, nil
+}
+
+// room returns the memory of a stored room.
+func (g *Graph) room(ctx context.Context, nid RoomNID) (*room, error) {
+	if r, ok := g.rooms.GetIfPresent(nid); ok {
+		return r, nil
+	}
+	var name id.RoomID
+	var version string
+	found := false
+	err := g.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+		found, err = tx.Get(roomByNID, []any{nid}, &name, &version)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load room %d: %w", nid, err)
+	}
+	if !found {
+		return nil, mxerr.NotFound("there is no such room")
+	}
+	return g.remember(nid, name, version), nil
+}
+
+func (g *Graph) remember(nid RoomNID, name id.RoomID, version string) *room {
+	v, _ := roomver.Get(version)
+	r := &room{nid: nid, id: name, version: v, keys: newKeys()}
+	if was, fresh := g.rooms.SetIfAbsent(nid, r); !fresh {
+		r = was
+	}
+	g.names.Set(name, nid)
+	return r
+}
+
+// RoomNID returns the number of a room, also of one known only from outside.
+func (g *Graph) RoomNID(ctx context.Context, name id.RoomID) (nid RoomNID, ok bool, err error) {
+	if nid, ok := g.names.GetIfPresent(name); ok {
+		return nid, true, nil
+	}
+	var version string
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+		ok, err = tx.Get(roomByID, []any{name}, &nid, &version)
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("find room %s: %w", name, err)
+	}
+	if ok {
+		g.remember(nid, name, version)
+	}
+	return nid, ok, nil
+}
+
+// RoomID returns the ID and the version of a room. The version is nil if this server doesn't know it.
+func (g *Graph) RoomID(ctx context.Context, nid RoomNID) (id.RoomID, *roomver.Version, error) {
+	r, err := g.room(ctx, nid)
+	if err != nil {
+		return "", nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id, r.version, nil
+}
+
+// settled notes in memory what a durable commit did. Outcomes may be learned out of order; the newest commit wins.
+func (g *Graph) settled(j *job) {
+	if h := j.result; h != nil {
+		j.keys.settle(j.keysTo)
+		for _, s := range j.fresh {
+			g.states.Set(stateKey{h.Room, s.nid}, s)
+		}
+		r := g.remember(h.Room, h.ID, h.Version.ID)
+		r.mu.Lock()
+		if j.seq > r.seq {
+			r.version, r.head, r.seq = h.Version, h, j.seq
+			if r.keys.len() == 0 {
+				r.keys = h.State.keys
+			}
+		}
+		r.mu.Unlock()
+	}
+	var changed []EventNID
+	for _, e := range j.updates {
+		changed = append(changed, e.NID)
+	}
+	for _, red := range j.c.Redactions {
+		changed = append(changed, red.Target)
+	}
+	g.replaced(changed...)
+	for _, e := range j.inserts {
+		if !slices.Contains(changed, e.NID) {
+			g.keepEvent(e)
+		}
+	}
+}
+
+// failed forgets what memory holds of a room whose commit failed: it may be older than the disk.
+func (g *Graph) failed(j *job) {
+	for _, e := range j.inserts {
+		e.stored = false
+	}
+	r, ok := g.rooms.GetIfPresent(j.room)
+	if !ok || j.result == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.head = nil
+}
+
+func encodeExtremities(all []Extremity) []byte {
+	out := []byte{}
+	for _, x := range all {
+		out = binary.AppendUvarint(out, uint64(x.NID))
+		out = binary.AppendUvarint(out, uint64(x.Depth))
+		out = binary.AppendUvarint(out, uint64(len(x.ID)))
+		out = append(out, x.ID...)
+	}
+	return out
+}
+
+func decodeExtremities(raw []byte) ([]Extremity, error) {
+	var out []Extremity
+	b := blob{rest: raw}
+	for len(b.rest) > 0 {
+		x := Extremity{NID: EventNID(b.next()), Depth: int64(b.next())}
+		n := b.next()
+		if b.bad || n > uint64(len(b.rest)) {
+			return nil, fmt.Errorf("forward extremities: %w", errSnapshot)
+		}
+		x.ID = id.EventID(b.rest[:n])
+		b.rest = b.rest[n:]
+		out = append(out, x)
+	}
+	return out, nil
+}

@@ -1,0 +1,208 @@
+package graph
+
+import (
+	"strconv"
+	"strings"
+
+	"myelin/internal/sqldb"
+)
+
+// Migrations make the tables of this package.
+//
+// rooms names rooms, also those known only from outside; heads has a row for each room that this server is, or was, part of. A room that
+// is deleted must leave its row in heads, with another rev, until no writer can hold its head any more.
+//
+// events is clustered by room: a page of timeline lies together. ord is NULL for outliers. ts repeats the event's
+// origin_server_ts. txn is device, NUL, transaction ID.
+//
+// states is described at the package. body and full_state stand last so that the columns before them are read without them.
+//
+// The key of txns is a hash of user, device, scope and transaction ID.
+var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
+	CREATE TABLE rooms (
+		room_nid INTEGER NOT NULL PRIMARY KEY,
+		room_id TEXT NOT NULL UNIQUE,
+		version TEXT NOT NULL
+	);
+	CREATE TABLE heads (
+		room_nid INTEGER NOT NULL PRIMARY KEY,
+		rev BIGINT NOT NULL,
+		prev_rev BIGINT NOT NULL,
+		epoch BIGINT NOT NULL,
+		state_nid BIGINT NOT NULL,
+		states BIGINT NOT NULL,
+		joined BIGINT NOT NULL,
+		invited BIGINT NOT NULL,
+		min_ord BIGINT NOT NULL,
+		extremities BLOB NOT NULL
+	);
+	CREATE TABLE events (
+		room_nid BIGINT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		event_id TEXT NOT NULL,
+		ord BIGINT,
+		ts BIGINT NOT NULL,
+		flags BIGINT NOT NULL,
+		state_nid BIGINT NOT NULL,
+		replaces BIGINT NOT NULL,
+		redacted_by BIGINT NOT NULL,
+		txn BLOB,
+		body BLOB NOT NULL,
+		PRIMARY KEY (room_nid, event_nid)
+	) WITHOUT ROWID;
+	CREATE UNIQUE INDEX events_by_id ON events (event_id);
+	CREATE INDEX events_by_ord ON events (room_nid, ord) WHERE ord IS NOT NULL;
+	CREATE INDEX events_by_pos ON events (ord) WHERE ord > 0;
+	CREATE INDEX events_by_time ON events (room_nid, ts) WHERE ord IS NOT NULL;
+	CREATE TABLE states (
+		room_nid BIGINT NOT NULL,
+		state_nid BIGINT NOT NULL,
+		parent_nid BIGINT NOT NULL,
+		step BIGINT NOT NULL,
+		delta BLOB NOT NULL,
+		full_state BLOB,
+		PRIMARY KEY (room_nid, state_nid)
+	) WITHOUT ROWID;
+	CREATE TABLE state_keys (
+		room_nid BIGINT NOT NULL,
+		key_nid BIGINT NOT NULL,
+		type TEXT NOT NULL,
+		state_key TEXT NOT NULL,
+		PRIMARY KEY (room_nid, key_nid)
+	) WITHOUT ROWID;
+	CREATE TABLE memberships (
+		user_id TEXT NOT NULL,
+		room_nid BIGINT NOT NULL,
+		membership TEXT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		pos BIGINT NOT NULL,
+		since BIGINT NOT NULL,
+		prev TEXT NOT NULL,
+		forgotten BIGINT NOT NULL,
+		stripped BLOB,
+		PRIMARY KEY (user_id, room_nid)
+	) WITHOUT ROWID;
+	CREATE INDEX memberships_by_room ON memberships (room_nid, membership, since);
+	CREATE TABLE txns (
+		txn_key TEXT NOT NULL PRIMARY KEY,
+		room_nid BIGINT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		ts BIGINT NOT NULL
+	) WITHOUT ROWID;
+	CREATE TABLE gaps (
+		room_nid BIGINT NOT NULL,
+		missing TEXT NOT NULL,
+		child_nid BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, missing, child_nid)
+	) WITHOUT ROWID;
+`}}
+
+// multi is one statement prepared for several numbers of rows.
+type multi struct {
+	columns int
+	stmts   [len(multiSizes)]*sqldb.Stmt
+}
+
+var multiSizes = [...]int{64, 8, 1}
+
+// rows registers "head (…), (…) tail" with rows of so many columns.
+func rows(head string, columns int, tail string) *multi {
+	m := &multi{columns: columns}
+	for i, size := range multiSizes {
+		var b strings.Builder
+		b.WriteString(head)
+		for r := range size {
+			if r > 0 {
+				b.WriteString(", ")
+			}
+			for c := range columns {
+				b.WriteString([2]string{", $", "($"}[btoi(c == 0)])
+				b.WriteString(strconv.Itoa(r*columns + c + 1))
+			}
+			b.WriteString(")")
+		}
+		b.WriteString(tail)
+		m.stmts[i] = sqldb.SQL(b.String())
+	}
+	return m
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// each calls fn with statements and their arguments until all rows are done. args holds the rows one after the other.
+func (m *multi) each(args []any, fn func(s *sqldb.Stmt, args []any) error) error {
+	for i, size := range multiSizes {
+		for n := size * m.columns; len(args) >= n; args = args[n:] {
+			if err := fn(m.stmts[i], args[:n]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// queue executes the statement for all rows, without waiting.
+func (m *multi) queue(tx *sqldb.Tx, args []any) {
+	_ = m.each(args, func(s *sqldb.Stmt, args []any) error {
+		tx.Queue(s, args...)
+		return nil
+	})
+}
+
+// query executes the statement for all rows and calls row for each row that it returns.
+func (m *multi) query(tx *sqldb.Tx, args []any, row func(*sqldb.Row) error) error {
+	return m.each(args, func(s *sqldb.Stmt, args []any) error { return tx.Query(s, row, args...) })
+}
+
+var (
+	insertRoom = sqldb.SQL(`INSERT INTO rooms (room_nid, room_id, version) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
+	nameRoom   = sqldb.SQL(`UPDATE rooms SET version = $2 WHERE room_nid = $1 AND version = ''`)
+	roomByID   = sqldb.SQL(`SELECT room_nid, version FROM rooms WHERE room_id = $1`)
+	roomByNID  = sqldb.SQL(`SELECT room_id, version FROM rooms WHERE room_nid = $1`)
+
+	// The compare-and-swap: only rows that come back were moved.
+	moveHeads = rows(`INSERT INTO heads
+		(room_nid, rev, prev_rev, epoch, state_nid, states, joined, invited, min_ord, extremities) VALUES `, 10,
+		` ON CONFLICT (room_nid) DO UPDATE SET rev = excluded.rev, prev_rev = excluded.prev_rev, state_nid = excluded.state_nid,
+		states = excluded.states, joined = excluded.joined, invited = excluded.invited, min_ord = excluded.min_ord,
+		extremities = excluded.extremities WHERE heads.rev = excluded.prev_rev RETURNING room_nid`)
+	headOf = sqldb.SQL(`SELECT rev, epoch, state_nid, states, joined, invited, min_ord, extremities FROM heads WHERE room_nid = $1`)
+
+	insertEvents = rows(`INSERT INTO events
+		(room_nid, event_nid, event_id, ord, ts, flags, state_nid, replaces, redacted_by, txn, body) VALUES `, 11, ``)
+	placeEvent = sqldb.SQL(`UPDATE events SET ord = $3, flags = $4, state_nid = $5, replaces = $6
+		WHERE room_nid = $1 AND event_nid = $2`)
+	pruneEvent = sqldb.SQL(`UPDATE events SET flags = flags | 16, redacted_by = $3, body = $4 WHERE room_nid = $1 AND event_nid = $2`)
+	storedIDs  = sqldb.SQL(`SELECT event_id, event_nid FROM events WHERE event_id = ANY($1)`)
+
+	insertStates = rows(`INSERT INTO states (room_nid, state_nid, parent_nid, step, delta, full_state) VALUES `, 6, ``)
+	statesExist  = sqldb.SQL(`SELECT COUNT(*) FROM states WHERE room_nid = $1 AND state_nid = ANY($2)`)
+
+	// A row that stands already is the same row: the head's revision says so.
+	insertKeys = rows(`INSERT INTO state_keys (room_nid, key_nid, type, state_key) VALUES `, 4, ` ON CONFLICT DO NOTHING`)
+	keysAfter  = sqldb.SQL(`SELECT type, state_key FROM state_keys WHERE room_nid = $1 AND key_nid > $2 ORDER BY key_nid`)
+
+	setMembers = rows(`INSERT INTO memberships
+		(user_id, room_nid, membership, event_nid, pos, since, prev, forgotten, stripped) VALUES `, 9,
+		` ON CONFLICT (user_id, room_nid) DO UPDATE SET
+		since = CASE WHEN memberships.membership = excluded.membership THEN memberships.since ELSE excluded.since END,
+		prev = CASE WHEN memberships.membership = excluded.membership THEN memberships.prev ELSE memberships.membership END,
+		forgotten = CASE WHEN memberships.membership = excluded.membership AND excluded.membership IN ('leave', 'ban')
+			THEN memberships.forgotten ELSE 0 END,
+		membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos, stripped = excluded.stripped`)
+
+	insertTxns = rows(`INSERT INTO txns (txn_key, room_nid, event_nid, ts) VALUES `, 4, ` ON CONFLICT DO NOTHING RETURNING txn_key`)
+	deleteTxns = sqldb.SQL(`DELETE FROM txns WHERE txn_key = ANY($1)`)
+	txnEvent   = sqldb.SQL(`SELECT e.event_id FROM txns t JOIN events e ON e.room_nid = t.room_nid AND e.event_nid = t.event_nid
+		WHERE t.txn_key = $1`)
+	expireTxns = sqldb.SQL(`DELETE FROM txns WHERE txn_key >= $1 AND txn_key < $2 AND ts < $3`)
+
+	insertGap = sqldb.SQL(`INSERT INTO gaps (room_nid, missing, child_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
+	fillGaps  = sqldb.SQL(`DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2)`)
+	gapsOf    = sqldb.SQL(`SELECT missing, child_nid FROM gaps WHERE room_nid = $1 ORDER BY child_nid DESC LIMIT $2`)
+)
