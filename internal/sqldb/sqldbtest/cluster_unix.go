@@ -66,7 +66,7 @@ func startCluster(fsync bool) (string, error) {
 			return "", err
 		}
 	}
-	return c.url(), c.sweep()
+	return c.url(), nil
 }
 
 func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
@@ -207,25 +207,4 @@ done`
 		return err
 	}
 	return cmd.Process.Release()
-}
-
-// sweep drops what earlier runs left in a cluster that has just been started.
-func (c *cluster) sweep() error {
-	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, c.url())
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, `SELECT datname FROM pg_database WHERE datname LIKE 'myelin\_t\_%'`)
-	if err != nil {
-		return err
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	for _, name := range names {
-		if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
-			return err
-		}
-	}
-	return err
 }

@@ -2,15 +2,9 @@ package sqldbtest
 
 import (
 	"context"
-	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"myelin/internal/sqldb"
 )
@@ -68,60 +62,23 @@ func URL(tb testing.TB, d sqldb.Dialect) string {
 		return "sqlite:" + filepath.Join(tb.TempDir(), "myelin.db")
 	}
 	_, bench := tb.(*testing.B)
-	server, err := serverURL(bench)
+	server, err := postgres(bench)
 	if err != nil {
 		if os.Getenv("MYELIN_REQUIRE") == "all" {
 			tb.Fatalf("no PostgreSQL: %v", err)
 		}
 		tb.Skipf("no PostgreSQL: %v", err)
 	}
-	name := fmt.Sprintf("myelin_t_%d_%d", os.Getpid(), databases.Add(1))
-	if err := execute(server, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8'"); err != nil {
-		tb.Fatalf("create the test database: %v", err)
+	name, err := server.claim()
+	if err != nil {
+		tb.Fatalf("get a test database: %v", err)
 	}
 	tb.Cleanup(func() {
-		if err := execute(server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
-			tb.Logf("drop the test database: %v", err)
+		if err := server.giveBack(name); err != nil {
+			tb.Logf("give the test database back: %v", err)
 		}
 	})
-	u, err := url.Parse(server)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	u.Path = "/" + name
-	return u.String()
-}
-
-var databases atomic.Int64 // made by this process
-
-var servers [2]struct { // by fsync
-	once sync.Once
-	url  string
-	err  error
-}
-
-func serverURL(fsync bool) (string, error) {
-	if u := os.Getenv("MYELIN_TEST_POSTGRES"); u != "" {
-		return u, nil
-	}
-	s := &servers[0]
-	if fsync {
-		s = &servers[1]
-	}
-	s.once.Do(func() { s.url, s.err = startCluster(fsync) })
-	return s.url, s.err
-}
-
-// execute runs one statement on a connection of its own.
-func execute(url, sql string) error {
-	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, sql)
-	return err
+	return server.with(name)
 }
 
 // PrepareAll prepares every registered statement of the test binary in the database; call it after all migrations.
