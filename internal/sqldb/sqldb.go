@@ -157,7 +157,8 @@ func (db *DB) Close() error {
 func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Read runs fn in one read-only transaction: all it reads is one consistent state. Reads run concurrently with each other and
-// with writes. The context is checked before each statement and between rows.
+// with writes. The context is checked before each statement and between rows. fn runs again if its connection turns out to be dead
+// before it has seen a result.
 func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
 	db.mu.Lock()
 	if db.closed {
@@ -169,35 +170,45 @@ func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
 	defer db.reading.Done()
 
 	start := time.Now()
+	defer func() { db.metrics.readSeconds.Observe(time.Since(start).Seconds()) }()
+	for attempt := 0; ; attempt++ {
+		again, err := db.readOnce(ctx, fn)
+		if !again || attempt == staleReaders {
+			return err
+		}
+	}
+}
+
+// staleReaders is how many idle connections in a row a read may find dead, after a restart of the server for instance.
+const staleReaders = 8
+
+// readOnce reports that a read can be run again: its connection turned out to be dead before fn had seen anything.
+func (db *DB) readOnce(ctx context.Context, fn func(tx *Tx) error) (again bool, err error) {
 	sess, err := db.engine.reader(ctx)
 	if err != nil {
-		return fmt.Errorf("read: %w", err)
+		return false, fmt.Errorf("read: %w", err)
 	}
 	defer db.engine.release(sess)
 	db.metrics.reads.Add(1)
 	tx := &Tx{state: &txState{db: db, ctx: ctx, sess: sess}}
-	defer func() {
-		tx.done = true
-		db.metrics.readSeconds.Observe(time.Since(start).Seconds())
-	}()
 	if err := sess.queue(ctx, stmtBeginRead, nil); err != nil {
-		return fmt.Errorf("begin read: %w", err)
+		return sess.broken() && ctx.Err() == nil, fmt.Errorf("begin read: %w", err)
 	}
 	ended := false
 	defer func() {
-		if !ended { // fn panicked
+		if tx.done = true; !ended { // fn panicked
 			_, _ = sess.run(ctx, stmtRollback, nil, nil)
 		}
 	}()
 	err = fn(tx)
 	ended = true
 	if tx.state.err != nil {
-		err = tx.state.err
+		return sess.broken() && !tx.state.seen && ctx.Err() == nil, tx.state.err
 	}
 	if _, end := sess.run(ctx, stmtRollback, nil, nil); end != nil && err == nil {
 		err = fmt.Errorf("end read: %w", end)
 	}
-	return err
+	return false, err
 }
 
 // Write runs fn in the next group commit, in a savepoint of its own, and returns after the fsync. An error of fn is returned

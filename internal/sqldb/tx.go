@@ -20,6 +20,7 @@ type txState struct {
 	sess  session
 	write bool
 	inRow bool
+	seen  bool  // a result was given to the function
 	err   error // of the first statement that failed since the last rollback; nothing else runs after it
 
 	entries []any
@@ -82,6 +83,7 @@ func (tx *Tx) Exec(s *Stmt, args ...any) (rows int64, err error) {
 	if err != nil {
 		return 0, tx.failed(s, err)
 	}
+	tx.state.seen = true
 	return rows, nil
 }
 
@@ -108,6 +110,7 @@ func (tx *Tx) Query(s *Stmt, row func(r *Row) error, args ...any) error {
 	st.inRow = true
 	defer func() { st.inRow = false }()
 	_, err := st.sess.run(st.ctx, s, args, func(r *Row) error {
+		st.seen = true
 		stopped = row(r)
 		return stopped
 	})
@@ -119,6 +122,7 @@ func (tx *Tx) Query(s *Stmt, row func(r *Row) error, args ...any) error {
 	case err != nil:
 		return tx.failed(s, err)
 	}
+	st.seen = true
 	return nil
 }
 
