@@ -74,7 +74,7 @@ func randomLevels(r *rand.Rand, v *roomver.Version) string {
 func TestNobodyRaisesAboveOwnLevel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	allowed := 0
-	for range 20000 {
+	for range 5000 {
 		v := roomver.All()[r.IntN(last)]
 		create := stateEvent(t, v, typeCreate, "", "@ann:a", `{"creator":"@ann:a"}`)
 		before := stateEvent(t, v, typePowerLevels, "", "@ann:a", randomLevels(r, v))
@@ -112,7 +112,7 @@ func TestNobodyRaisesAboveOwnLevel(t *testing.T) {
 			}
 		}
 	}
-	if allowed < 100 {
+	if allowed < 50 {
 		t.Errorf("only %d changes were allowed: the test shows little", allowed)
 	}
 }
