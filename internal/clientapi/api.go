@@ -7,6 +7,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
+	"myelin/internal/view"
 )
 
 // Config is everything the API needs.
@@ -15,6 +16,7 @@ type Config struct {
 	Accounts *account.Accounts
 	Graph    *graph.Graph
 	Rooms    *room.Rooms
+	View     *view.View
 	Log      *slog.Logger
 	Settings Settings
 }

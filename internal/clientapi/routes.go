@@ -14,6 +14,7 @@ func (a *API) Routes() []web.Route {
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),
 		a.sendingRoutes(),
+		a.readingRoutes(),
 	))
 }
 

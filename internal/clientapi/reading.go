@@ -1,0 +1,217 @@
+package clientapi
+
+import (
+	"context"
+
+	"myelin/internal/graph"
+	"myelin/internal/view"
+	"myelin/internal/web"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+)
+
+// readingRoutes is the chapter on getting events of a room.
+//
+// Spec: cs Getting events for a room
+func (a *API) readingRoutes() []web.Route {
+	const v3 = "/_matrix/client/v3/rooms/{roomId}"
+	return []web.Route{
+		{Method: "GET", Path: v3 + "/messages", Op: "getRoomEvents", Auth: web.Guest, Handle: a.messages},
+		{Method: "GET", Path: v3 + "/context/{eventId}", Op: "getEventContext", Auth: web.Guest, Handle: a.eventContext},
+		{Method: "GET", Path: v3 + "/event/{eventId}", Op: "getOneRoomEvent", Auth: web.Guest, Handle: a.event},
+		{Method: "GET", Path: v3 + "/members", Op: "getMembersByRoom", Auth: web.Guest, Handle: a.members},
+		{Method: "GET", Path: v3 + "/joined_members", Op: "getJoinedMembersByRoom", Auth: web.Guest, Handle: a.joinedMembers},
+		{Method: "GET", Path: v3 + "/state", Op: "getRoomState", Auth: web.Guest, Handle: a.state},
+		{Method: "GET", Path: v3 + "/state/{eventType}/{stateKey?}", Op: "getRoomStateWithKey", Auth: web.Guest, Handle: a.stateEntry},
+		{Method: "GET", Path: "/_matrix/client/v1/rooms/{roomId}/timestamp_to_event", Op: "getEventByTimestamp", Auth: web.Guest, Handle: a.timestampToEvent},
+	}
+}
+
+// audience is the caller as package view wants to know them.
+func audience(r *web.Request) view.Audience {
+	return view.Audience{User: r.Caller.User, Device: r.Caller.Device}
+}
+
+// roomEventFilter reads the "filter" parameter of an operation on one room.
+func roomEventFilter(r *web.Request) (*view.RoomEventFilter, error) {
+	return view.ParseRoomEventFilter([]byte(r.Query("filter")))
+}
+
+// Spec: cs getRoomEvents
+func (a *API) messages(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	p := view.Page{Audience: audience(r), Room: roomID, From: r.Query("from"), To: r.Query("to")}
+	switch r.Query("dir") {
+	case "b":
+		p.Backward = true
+	case "f":
+	case "":
+		return nil, mxerr.MissingParam("\"dir\" is missing: it must be b or f")
+	default:
+		return nil, mxerr.InvalidParam("\"dir\" must be b or f")
+	}
+	if p.Filter, err = roomEventFilter(r); err != nil {
+		return nil, err
+	}
+	limit, err := r.QueryInt("limit", 10)
+	if err != nil {
+		return nil, err
+	}
+	p.Limit = int(min(max(limit, 0), 1000))
+	body, err := a.View.Messages(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+// Spec: cs getEventContext
+func (a *API) eventContext(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	c := view.EventContext{Audience: audience(r), Room: roomID}
+	if c.Event, err = r.EventID("eventId"); err != nil {
+		return nil, err
+	}
+	if c.Filter, err = roomEventFilter(r); err != nil {
+		return nil, err
+	}
+	limit, err := r.QueryInt("limit", 10)
+	if err != nil {
+		return nil, err
+	}
+	c.Limit = int(min(max(limit, 0), 1000))
+	body, err := a.View.Context(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+// Spec: cs getOneRoomEvent
+func (a *API) event(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	eventID, err := r.EventID("eventId")
+	if err != nil {
+		return nil, err
+	}
+	body, err := a.View.Event(ctx, audience(r), roomID, eventID)
+	if mxerr.Is(err, mxerr.CodeForbidden) {
+		// The specification knows one answer for what the caller may not see here.
+		return nil, mxerr.NotFound("there is no event %s that you may see in this room", eventID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+// Spec: cs getMembersByRoom
+func (a *API) members(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	q := view.MembersQuery{Audience: audience(r), Room: roomID, At: r.Query("at")}
+	if q.Membership, err = membershipParam(r, "membership"); err != nil {
+		return nil, err
+	}
+	if q.NotMembership, err = membershipParam(r, "not_membership"); err != nil {
+		return nil, err
+	}
+	body, err := a.View.Members(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+func membershipParam(r *web.Request, name string) (graph.Membership, error) {
+	switch m := graph.Membership(r.Query(name)); m {
+	case "", graph.Join, graph.Invite, graph.Knock, graph.Leave, graph.Ban:
+		return m, nil
+	}
+	return "", mxerr.InvalidParam("%q must be join, invite, knock, leave or ban", name)
+}
+
+// Spec: cs getJoinedMembersByRoom
+func (a *API) joinedMembers(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	members, err := a.View.JoinedMembers(ctx, r.Caller.User, roomID)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"joined": members}), nil
+}
+
+// Spec: cs getRoomState
+func (a *API) state(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	body, err := a.View.State(ctx, audience(r), roomID)
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+// Spec: cs getRoomStateWithKey
+func (a *API) stateEntry(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	var whole bool
+	switch r.Query("format") {
+	case "", "content":
+	case "event":
+		whole = true
+	default:
+		return nil, mxerr.InvalidParam("\"format\" must be content or event")
+	}
+	body, err := a.View.StateEntry(ctx, audience(r), roomID, r.Path("eventType"), r.Path("stateKey"), whole)
+	if err != nil {
+		return nil, err
+	}
+	return web.Raw(body), nil
+}
+
+// Spec: cs getEventByTimestamp
+func (a *API) timestampToEvent(ctx context.Context, r *web.Request) (*web.Response, error) {
+	roomID, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	if !r.HasQuery("ts") {
+		return nil, mxerr.MissingParam("\"ts\" is missing: a time in milliseconds")
+	}
+	ts, err := r.QueryInt("ts", 0)
+	if err != nil {
+		return nil, err
+	}
+	dir := r.Query("dir")
+	if dir != "f" && dir != "b" {
+		return nil, mxerr.InvalidParam("\"dir\" must be f or b")
+	}
+	event, at, err := a.View.NearTime(ctx, r.Caller.User, roomID, ts, dir == "b")
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(struct {
+		EventID        id.EventID `json:"event_id"`
+		OriginServerTS int64      `json:"origin_server_ts"`
+	}{event, at}), nil
+}
