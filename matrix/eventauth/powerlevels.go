@@ -40,68 +40,66 @@ type entry struct {
 
 // readTables reads what can be read, and tells of the first thing that can't.
 func (t *trial) readTables(content []byte) (tables, verdict) {
-	var (
-		read     tables
-		readable [4]bool
-	)
-	read.properties, readable[0] = readProperties(t.version, content)
-	read.events, readable[1] = readTable(t.version, content, "events")
-	readable[2] = true
-	if t.version.NotificationsPowerLevel {
-		read.notifications, readable[2] = readTable(t.version, content, "notifications")
-	}
-	read.users, readable[3] = readTable(t.version, content, "users")
-
-	switch {
-	case t.has(levelsProperties) && !readable[0]:
-		return read, reject(levelsProperties)
-	case t.has(levelsMaps) && !(readable[1] && readable[2]):
-		return read, reject(levelsMaps)
-	case !readable[3]:
-		return read, reject(levelsUsers)
-	}
-	for _, e := range read.users {
-		if _, err := id.ParseUserID(e.name); err != nil {
-			return read, reject(levelsUsers)
+	var read tables
+	properly, maps, users := true, true, true // whether each part is readable
+	for key, raw := range canon.Fields(content) {
+		switch key {
+		case "users":
+			read.users, users = readTable(t.version, raw)
+		case "events":
+			var ok bool
+			read.events, ok = readTable(t.version, raw)
+			maps = maps && ok
+		case "notifications":
+			if t.version.NotificationsPowerLevel {
+				var ok bool
+				read.notifications, ok = readTable(t.version, raw)
+				maps = maps && ok
+			}
+		default:
+			if !slices.Contains(properties[:], key) {
+				continue
+			}
+			if n, ok := parseLevel(t.version, raw); ok {
+				read.properties = append(read.properties, entry{key, n})
+			} else {
+				properly = false
+			}
 		}
 	}
+
+	switch {
+	case t.has(levelsProperties) && !properly:
+		return read, reject(levelsProperties)
+	case t.has(levelsMaps) && !maps:
+		return read, reject(levelsMaps)
+	case !users || slices.ContainsFunc(read.users, isNoUserID):
+		return read, reject(levelsUsers)
+	}
 	if t.has(levelsCreators) {
-		creators := Creators(t.create)
+		creators := map[string]bool{}
+		for _, u := range Creators(t.create) {
+			creators[string(u)] = true
+		}
 		for _, e := range read.users {
-			if slices.Contains(creators, id.UserID(e.name)) {
+			if creators[e.name] {
 				return read, reject(levelsCreators).about(e.name)
 			}
 		}
 	}
-	if t.has(levelsFormat) && slices.Contains(readable[:], false) {
+	if t.has(levelsFormat) && !(properly && maps) {
 		return read, reject(levelsFormat)
 	}
 	return read, verdict{ok: true}
 }
 
-// readProperties reads the levels at the top of the content.
-func readProperties(v *roomver.Version, content []byte) (levels []entry, ok bool) {
-	ok = true
-	for _, name := range properties {
-		raw, present := get(content, name)
-		if !present {
-			continue
-		}
-		if n, readable := parseLevel(v, raw); readable {
-			levels = append(levels, entry{name, n})
-		} else {
-			ok = false
-		}
-	}
-	return levels, ok
+func isNoUserID(e entry) bool {
+	_, err := id.ParseUserID(e.name)
+	return err != nil
 }
 
-// readTable reads an object of levels. That it is absent is fine.
-func readTable(v *roomver.Version, content []byte, property string) (levels []entry, ok bool) {
-	object, present := get(content, property)
-	if !present {
-		return nil, true
-	}
+// readTable reads an object of levels.
+func readTable(v *roomver.Version, object []byte) (levels []entry, ok bool) {
 	if !isObject(object) {
 		return nil, false
 	}
