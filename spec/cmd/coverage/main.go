@@ -90,20 +90,21 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 	for _, op := range ops {
 		byID[op.ID] = op
 	}
-	// Two operations of one method and path are one route.
-	served := map[string]bool{}
+	out := &report{API: api, Total: row{Tag: "total"}, Missing: []string{}, Wrong: []string{}}
 	right := map[string]bool{}
 	for _, r := range routes {
-		op := byID[r.Op]
-		served[op.Method+" "+op.Path] = true
-		if (r.Method == "" || r.Method == op.Method) && spec.Serves(r.Path, op) {
+		if answers(r, byID[r.Op]) {
 			right[r.Op] = true
 		}
 	}
-	out := &report{API: api, Total: row{Tag: "total"}, Missing: []string{}, Wrong: []string{}}
+	// Two operations of one method and path are one route.
+	served := map[string]bool{}
+	for id := range right {
+		served[byID[id].Method+" "+byID[id].Path] = true
+	}
 	// An operation may have further routes, for older prefixes of its path; one must be its own.
 	for _, r := range routes {
-		if !right[r.Op] {
+		if !right[r.Op] && !elsewhere(r, api) {
 			op := byID[r.Op]
 			out.Wrong = append(out.Wrong, fmt.Sprintf("%s: %s is %s %s, the route says %s %s", r.File, r.Op, op.Method, op.Path, r.Method, r.Path))
 		}
@@ -136,6 +137,18 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 	sort.Slice(out.Tags, func(i, j int) bool { return out.Tags[i].Tag < out.Tags[j].Tag })
 	sort.Strings(out.Missing)
 	return out
+}
+
+// answers reports whether a route is one of the operation.
+func answers(r spec.Route, op spec.Operation) bool {
+	return (r.Method == "" || r.Method == op.Method) && spec.Serves(r.Path, op)
+}
+
+// elsewhere reports whether the route answers an operation of another API that has the same name.
+func elsewhere(r spec.Route, api string) bool {
+	return slices.ContainsFunc(spec.Operations(), func(op spec.Operation) bool {
+		return op.API != api && op.ID == r.Op && answers(r, op)
+	})
 }
 
 func (r *report) print(to io.Writer, missing bool) error {
