@@ -28,7 +28,8 @@ func (p *program) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Say what is wrong with the configuration, the database and the network",
 		Long: "Look at everything the server needs and say, in sentences, what is good (+), what deserves a thought (?)\n" +
-			"and what does not work (-). Nothing is changed. The exit code is 1 where something does not work.",
+			"and what does not work (-). The exit code is 1 where something does not work. Where no server runs, the database\n" +
+			"is opened as the server would open it, which brings its tables up to date; nothing else is changed.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d := &doctor{out: c.OutOrStdout(), client: &http.Client{Timeout: 5 * time.Second}}

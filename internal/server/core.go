@@ -80,7 +80,20 @@ func openCore(ctx context.Context, c *config.Config, log *slog.Logger) (_ *core,
 		defer cancel()
 		return k.accounts.Close(ctx)
 	})
-	return k, nil
+	return k, k.checkName(ctx)
+}
+
+// checkName refuses a server name that the accounts in the database do not have: events that they
+// sent would be forgeries under the new name.
+func (k *core) checkName(ctx context.Context) error {
+	first, err := k.accounts.Users(ctx, "", 1)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	if domain := first[0].ID.Domain(); !k.ours.Is(domain) {
+		return fmt.Errorf("server_name is %s, and this database belongs to %s; set server_name to that, or choose another data_dir or database", k.config.ServerName, domain)
+	}
+	return nil
 }
 
 // closeTime bounds what a slice may write when it is closed.

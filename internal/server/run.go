@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"myelin/internal/sqldb"
 )
 
 // Run serves until ctx ends, then drains and stops everything. It returns nil where that was all.
@@ -20,7 +22,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	defer s.background.Stop()
 	s.background.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
 	s.background.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
-	s.background.Every("sweep expired tokens", time.Hour, s.accounts.Sweep)
+	s.background.Every("sweep expired tokens", 5*time.Minute, s.accounts.Sweep)
 
 	ports, err := s.listen()
 	if err != nil {
@@ -154,7 +156,11 @@ func (s *Server) hello(ctx context.Context, at net.Addr) {
 	if s.own.Hello == nil {
 		return
 	}
-	fmt.Fprintf(s.own.Hello, "\nMyelin serves %s at %s and keeps its data in %s.\n", s.config.ServerName, url, s.config.DataDir)
+	keeps := s.config.DataDir
+	if s.db.Dialect() == sqldb.PostgreSQL {
+		keeps = "PostgreSQL"
+	}
+	fmt.Fprintf(s.own.Hello, "\nMyelin serves %s at %s and keeps its data in %s.\n", s.config.ServerName, url, keeps)
 	if n, err := s.accounts.Count(ctx); err == nil && n == 0 {
 		fmt.Fprintf(s.own.Hello, "There is no account yet. Make the first one, in another terminal, with:\n\n    %s user create --admin alice\n", s.own.Command)
 		if s.config.Registration == "token" {

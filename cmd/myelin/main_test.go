@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asProgram makes the test binary behave as the program itself.
+const asProgram = "MYELIN_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// call runs a command within this process, in the current folder.
+func call(t *testing.T, stdin string, args ...string) (stdout string, err error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(strings.NewReader(stdin))
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	err = root.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func mustCall(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	out, err := call(t, stdin, args...)
+	if err != nil {
+		t.Fatalf("%v: %v", args, err)
+	}
+	return out
+}
+
+func TestAccounts(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if out := mustCall(t, "", "user", "create", "alice", "--admin"); !strings.Contains(out, "@alice:localhost") || !strings.Contains(out, "Password: ") {
+		t.Error(out)
+	}
+	if out := mustCall(t, "correct horse\n", "user", "create", "bob", "--password-stdin"); strings.Contains(out, "Password") {
+		t.Error(out)
+	}
+	mustCall(t, "", "user", "password", "@bob:localhost", "--password", "battery staple")
+	mustCall(t, "", "user", "deactivate", "bob")
+	lines := strings.Split(strings.TrimSpace(mustCall(t, "", "user", "list")), "\n")
+	if len(lines) != 2 || !strings.HasSuffix(lines[0], "administrator") || !strings.Contains(lines[1], "deactivated 2") {
+		t.Errorf("%q", lines)
+	}
+	token := strings.TrimSpace(mustCall(t, "", "token", "create", "--uses", "2", "--lifetime", "1h"))
+	if out := mustCall(t, "", "token", "list"); !strings.Contains(out, token+"  used 0 of 2, good until 2") {
+		t.Error(out)
+	}
+	for _, args := range [][]string{
+		{"user", "create", "alice"}, {"user", "create"}, {"user", "create", "A B"}, {"user", "deactivate", "nobody"},
+		{"token", "create", "--uses", "-1"}, {"token", "create", "no/slash"}, {"serve", "now"}, {"nonsense"},
+		{"user", "list", "-o", "data_dirr=x"}, {"user", "create", "carol", "--password-stdin"}, {"user", "create", "carol", "--password", "x"},
+	} {
+		if out, err := call(t, "", args...); err == nil {
+			t.Errorf("%v succeeds: %s", args, out)
+		}
+	}
+}
+
+func TestConfigCommands(t *testing.T) {
+	t.Chdir(t.TempDir())
+	manual := mustCall(t, "", "config", "describe")
+	if err := os.WriteFile("myelin.toml", []byte(manual), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := mustCall(t, "", "config", "check", "--config", "myelin.toml", "-o", "registration=closed"); !strings.Contains(out, `registration = "closed"  (-o)`) || !strings.Contains(out, "valid") {
+		t.Error(out)
+	}
+	if _, err := call(t, "", "config", "check", "-o", "registratoin=closed"); err == nil || !strings.Contains(err.Error(), `"registration"`) {
+		t.Error(err)
+	}
+	if out := mustCall(t, "", "version"); !strings.HasPrefix(out, "Myelin ") {
+		t.Error(out)
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	t.Chdir(t.TempDir())
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	out, err := call(t, "", "doctor", "-o", "client.listen=127.0.0.1:0", "-o", "registration=open")
+	if err != nil || !strings.Contains(out, "does not exist yet") || !strings.Contains(out, "? Registration is open") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = call(t, "", "doctor", "-o", "client.listen="+busy.Addr().String())
+	if err == nil || !strings.Contains(out, "- Another program has") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = call(t, "", "doctor", "-o", "client.listen=x")
+	if err == nil || !strings.Contains(out, "- client.listen:") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err = call(t, "", "doctor", "-o", "data_dir=file")
+	if err == nil || !strings.Contains(out, "is no folder") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	for in, want := range map[string]string{"a/b.toml": "a/b.toml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'"} {
+		if got := quote(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// process is the program as a process of its own.
+type process struct {
+	cmd   *exec.Cmd
+	lines *bufio.Reader // of standard error
+	url   string
+}
+
+// launch starts the program and waits until it serves.
+func launch(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.CommandContext(t.Context(), os.Args[0], append([]string{"-o", "client.listen=127.0.0.1:0"}, args...)...)}
+	p.cmd.Dir = dir
+	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.lines = bufio.NewReader(stderr)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p.url = strings.Fields(strings.SplitAfter(p.until(t, "Myelin serves"), " at ")[1])[0]
+	return p
+}
+
+// until reads lines up to one that holds a text.
+func (p *process) until(t *testing.T, text string) string {
+	t.Helper()
+	var read strings.Builder
+	for {
+		line, err := p.lines.ReadString('\n')
+		read.WriteString(line)
+		if strings.Contains(line, text) {
+			return line
+		}
+		if err != nil {
+			t.Fatalf("the program ends without saying %q:\n%s", text, &read)
+		}
+	}
+}
+
+func (p *process) wait() error {
+	_, _ = io.Copy(io.Discard, p.lines)
+	return p.cmd.Wait()
+}
+
+func TestProcess(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "myelin.toml")
+	level := func(l string) {
+		if err := os.WriteFile(file, []byte("[log]\nlevel = '"+l+"'\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level("info")
+	p := launch(t, dir, "--config", file)
+
+	t.Chdir(dir)
+	_, err := call(t, "", "serve", "-o", "client.listen=127.0.0.1:0")
+	if want := fmt.Sprintf("process %d", p.cmd.Process.Pid); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a second process: %v, want %s", err, want)
+	}
+	mustCall(t, "", "user", "create", "alice")
+
+	// SIGHUP takes up the log's level, and refuses a broken file.
+	level("debug")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, "level=DEBUG")
+	level("shouting")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	p.until(t, "stays as it was")
+	level("info")
+
+	// Killed at once, it leaves no lock and no broken database behind.
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.wait()
+	p = launch(t, dir)
+	if out := mustCall(t, "", "user", "list"); !strings.Contains(out, "@alice:localhost") {
+		t.Error(out)
+	}
+	resp, err := http.Get(p.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+
+	start := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := p.wait(); errors.As(err, &exit) || err != nil {
+		t.Errorf("ends with %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("takes %s to stop", took)
+	}
+}

@@ -1,0 +1,4 @@
+package main
+
+// privateFiles has nothing to do: files inherit who may read them from their folder.
+func privateFiles() {}
