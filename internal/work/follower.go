@@ -69,21 +69,23 @@ type cursor struct {
 	f     Follower
 	pos   sqldb.Pos // handled up to here
 	saved sqldb.Pos // in the database
+	last  sqldb.Pos // the stream's end when we took over, which the bus may not know yet
 	when  time.Time // saved was written or read
 }
 
 func (c *cursor) load(ctx context.Context) error {
 	err := c.r.db.Write(ctx, func(tx *sqldb.Tx) error {
-		var start sqldb.Pos
+		last, err := tx.Last()
+		if err != nil {
+			return err
+		}
+		c.last = last
+		start := sqldb.Pos(0)
 		if c.f.FromNow {
-			last, err := tx.Last()
-			if err != nil {
-				return err
-			}
 			start = last
 		}
 		tx.Queue(stmtNewCursor, c.f.Name, start)
-		_, err := tx.Get(stmtCursor, []any{c.f.Name}, &c.pos)
+		_, err = tx.Get(stmtCursor, []any{c.f.Name}, &c.pos)
 		return err
 	})
 	c.saved, c.when = c.pos, time.Now()
@@ -117,6 +119,9 @@ func (c *cursor) run(ctx context.Context) error {
 
 // wait returns the end of the stream once it is past the cursor, or now and then.
 func (c *cursor) wait(ctx context.Context) (sqldb.Pos, error) {
+	if c.last > c.pos {
+		return c.last, nil
+	}
 	timeout := pollStream
 	if c.pos > c.saved {
 		timeout = max(0, saveCursor-time.Since(c.when))

@@ -126,4 +126,3 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // jitter keeps nodes that failed together from trying again together: it returns 3/4 to 5/4 of d.
 func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
-
