@@ -304,6 +304,12 @@ var allowedVerdicts = []struct {
 		},
 	},
 	{
+		spec: "rooms/v7 Authorisation rules 4.2.5: «If the join_rule is public, allow»; the library refuses those who have knocked before",
+		applies: func(h *history, p *event.PDU, state Set, ours, theirs error) bool {
+			return ours == nil && p.Membership() == "join" && ownMembership(p) && memberBefore(h, p, state) == "knock"
+		},
+	},
+	{
 		spec: "rooms/v1 Authorisation rules 5.4.4: unbanning needs the kick level and more power than the target too; the library asks for the ban level alone",
 		applies: func(h *history, p *event.PDU, state Set, ours, theirs error) bool {
 			return theirs == nil && p.Membership() == "leave" && !ownMembership(p) && memberBefore(h, p, state) == "ban"

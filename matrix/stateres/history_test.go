@@ -255,9 +255,7 @@ func (h *history) mangled() []Set {
 			byKey[p.Key()] = append(byKey[p.Key()], e)
 		}
 	}
-	keys := slices.SortedFunc(maps.Keys(byKey), func(a, b event.Key) int {
-		return cmpStrings(a.Type+"\x00"+a.StateKey, b.Type+"\x00"+b.StateKey)
-	})
+	keys := slices.SortedFunc(maps.Keys(byKey), compareKeys)
 	sets := make([]Set, 2+h.rnd.IntN(3))
 	for i := range sets {
 		sets[i] = Set{}

@@ -2,6 +2,7 @@ package stateres
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"maps"
 	"slices"
@@ -58,7 +59,9 @@ func (m *model) itselfAsStandIn(p *event.PDU, state Set) Set {
 	rank := func(k event.Key) int {
 		return slices.Index([]string{"m.room.create", "m.room.join_rules", "m.room.power_levels", "m.room.member", "m.room.third_party_invite"}, k.Type)
 	}
-	slices.SortStableFunc(needed, func(a, b event.Key) int { return rank(a) - rank(b) })
+	slices.SortFunc(needed, func(a, b event.Key) int {
+		return cmp.Or(rank(a)-rank(b), strings.Compare(a.StateKey, b.StateKey))
+	})
 	for _, key := range needed {
 		if e, ok := state[key]; ok {
 			view[key] = e

@@ -1,6 +1,7 @@
 package stateres
 
 import (
+	"cmp"
 	"errors"
 	"hash/maphash"
 	"slices"
@@ -61,10 +62,7 @@ func newResolution(in Input) (*resolution, error) {
 		r.addKey(key, column, distinct, v1)
 	}
 	slices.SortFunc(r.conflicts, func(a, b conflict) int {
-		if c := strings.Compare(a.key.Type, b.key.Type); c != 0 {
-			return c
-		}
-		return strings.Compare(a.key.StateKey, b.key.StateKey)
+		return cmp.Or(strings.Compare(a.key.Type, b.key.Type), strings.Compare(a.key.StateKey, b.key.StateKey))
 	})
 	return r, nil
 }

@@ -1,11 +1,13 @@
 package stateres
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"myelin/matrix/event"
@@ -182,12 +184,7 @@ func with(s Set, p *event.PDU) Set {
 
 // describe prints a set in a stable order.
 func (r *testRoom) describe(s Set) string {
-	keys := slices.SortedFunc(maps.Keys(s), func(a, b event.Key) int {
-		if a.Type != b.Type {
-			return cmpStrings(a.Type, b.Type)
-		}
-		return cmpStrings(a.StateKey, b.StateKey)
-	})
+	keys := slices.SortedFunc(maps.Keys(s), compareKeys)
 	out := ""
 	for _, k := range keys {
 		p := r.events[s[k]]
@@ -200,12 +197,6 @@ func (r *testRoom) describe(s Set) string {
 	return out
 }
 
-func cmpStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
+func compareKeys(a, b event.Key) int {
+	return cmp.Or(strings.Compare(a.Type, b.Type), strings.Compare(a.StateKey, b.StateKey))
 }
