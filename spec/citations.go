@@ -52,37 +52,59 @@ var remark = regexp.MustCompile(`^(\.$|\.\s|[,;:(]|\s\(|\s[-–—]\s)`)
 // CheckCitation reports why a citation, the text after "Spec:", names no part of the specification.
 func CheckCitation(text string) error {
 	for part := range strings.SplitSeq(text, "; ") {
-		api, rest, _ := strings.Cut(strings.TrimSpace(part), " ")
-		known, ok := names()[api]
-		if !ok {
-			return fmt.Errorf("%q is no api; one of cs, ss, as, is, pg, appendices, olm, index, rooms, rooms/v1 to rooms/v12 is", api)
-		}
-		if !cites(known, fold(rest)) {
-			return fmt.Errorf("%q is no operation and no heading of %s", rest, api)
+		if _, err := Cited(part); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// cites reports whether text is a known name, alone or followed by a remark.
-func cites(known map[string]bool, text string) bool {
+// Cited returns what the first words of a text cite, in the spelling that compares equal to that of any other citation
+// of the same: api and name, folded.
+func Cited(text string) (string, error) {
+	api, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	known, ok := names()[api]
+	if !ok {
+		return "", fmt.Errorf("%q is no api; one of cs, ss, as, is, pg, appendices, olm, index, rooms, rooms/v1 to rooms/v12 is", api)
+	}
+	name, ok := cited(known, fold(rest))
+	if !ok {
+		return "", fmt.Errorf("%q is no operation and no heading of %s", rest, api)
+	}
+	return api + " " + name, nil
+}
+
+// cited finds the known name that a text consists of, or the longest that it starts with before a remark.
+func cited(known map[string]bool, text string) (string, bool) {
 	if known[text] {
-		return true
+		return text, true
 	}
 	for i := len(text) - 1; i > 0; i-- {
 		if known[text[:i]] && remark.MatchString(text[i:]) {
-			return true
+			return text[:i], true
 		}
 	}
-	return false
+	return "", false
 }
 
-// citationLine finds a citation in a comment.
-var citationLine = regexp.MustCompile(`^\s*(?://|\*)?\s*Spec:\s+(\S.*?)\s*$`)
+// These find a citation, and a declared deviation, in a line of a comment.
+var (
+	citationLine  = regexp.MustCompile(`^\s*(?://|\*)?\s*Spec:\s+(\S.*?)\s*$`)
+	deviationLine = regexp.MustCompile(`^\s*(?://|\*)?\s*(?:- )?Deviates:\s+(\S.*?)\s*$`)
+)
 
 // Citation returns what a comment line cites, and false where it cites nothing.
 func Citation(line string) (string, bool) {
 	m := citationLine.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
+
+// Deviation returns what a comment line declares a deviation from, and why as far as the line says it.
+func Deviation(line string) (string, bool) {
+	m := deviationLine.FindStringSubmatch(line)
 	if m == nil {
 		return "", false
 	}

@@ -26,6 +26,12 @@
 //
 // A test fails on a citation that names nothing.
 //
+// Where the code knowingly does otherwise, its comment says so in the same form, and why:
+//
+//	// Deviates: <api> <name>: <why>
+//
+// docs/deviations.md has a row for each; a test compares the two.
+//
 // # Coverage
 //
 // "go run ./spec/cmd/coverage" compares the routes in the source with the operations and prints, for

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -102,9 +103,23 @@ func TestCitation(t *testing.T) {
 	}
 }
 
-// TestCitationsExist checks every citation in the module's source.
-func TestCitationsExist(t *testing.T) {
-	n := 0
+func TestDeviation(t *testing.T) {
+	for line, want := range map[string]string{
+		"\t// Deviates: rooms/v1 Event format: a NUL.": "rooms/v1 event format",
+		"//   - Deviates: cs sync. It differs.":        "cs sync",
+		"// It Deviates: cs sync":                      "",
+	} {
+		text, ok := Deviation(line)
+		got, err := Cited(text)
+		if ok != (want != "") || got != want || ok && err != nil {
+			t.Errorf("%q: %q, %v", line, got, err)
+		}
+	}
+}
+
+// eachLine calls f with every line of the module's Go source outside this package.
+func eachLine(t *testing.T, f func(at, line string)) {
+	t.Helper()
 	err := filepath.WalkDir("..", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -122,26 +137,76 @@ func TestCitationsExist(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		line := 0
+		n := 0
 		for text := range strings.Lines(string(raw)) {
-			line++
-			cited, ok := Citation(strings.TrimRight(text, "\r\n"))
-			if !ok {
-				continue
-			}
 			n++
-			if err := CheckCitation(cited); err != nil {
-				t.Errorf("%s:%d: %v", p, line, err)
-			}
+			f(fmt.Sprintf("%s:%d", strings.TrimPrefix(p, "../"), n), strings.TrimRight(text, "\r\n"))
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCitationsExist checks every citation in the module's source.
+func TestCitationsExist(t *testing.T) {
+	n := 0
+	eachLine(t, func(at, line string) {
+		cited, ok := Citation(line)
+		if !ok {
+			return
+		}
+		n++
+		if err := CheckCitation(cited); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+	})
 	t.Logf("%d citations", n)
 	if n == 0 {
 		t.Error("no citation found, so this test looks in the wrong place")
+	}
+}
+
+// TestDeviationsAreDeclared compares the comments "Deviates: <api> <name>" with the rows of docs/deviations.md,
+// whose first column holds the same citation.
+func TestDeviationsAreDeclared(t *testing.T) {
+	page, err := os.ReadFile("../docs/deviations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{} // to whether the source has it
+	for line := range strings.Lines(string(page)) {
+		cell, _, ok := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		if !ok || !strings.HasPrefix(line, "|") || strings.Contains(cell, "--") || strings.TrimSpace(cell) == "of" {
+			continue
+		}
+		cited, err := Cited(cell)
+		if err != nil {
+			t.Errorf("docs/deviations.md: %v", err)
+			continue
+		}
+		rows[cited] = false
+	}
+	eachLine(t, func(at, line string) {
+		text, ok := Deviation(line)
+		if !ok {
+			return
+		}
+		cited, err := Cited(text)
+		if err != nil {
+			t.Errorf("%s: %v", at, err)
+			return
+		}
+		if _, ok := rows[cited]; !ok {
+			t.Errorf("%s: the deviation from %s has no row in docs/deviations.md", at, cited)
+		}
+		rows[cited] = true
+	})
+	for cited, found := range rows {
+		if !found {
+			t.Errorf("docs/deviations.md has a row on %s, but no comment says \"Deviates: %s\"", cited, cited)
+		}
 	}
 }
 
@@ -151,6 +216,9 @@ func FuzzCheckCitation(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		_ = CheckCitation(s)
+		if c, ok := Deviation(s); ok && c == "" {
+			t.Errorf("Deviation(%q) is empty", s)
+		}
 		if c, ok := Citation(s); ok && c == "" {
 			t.Errorf("Citation(%q) is empty", s)
 		}
