@@ -126,14 +126,15 @@ type sighting struct {
 	ip string
 }
 
-// maxSeen bounds the log; beyond it sightings that are written already are forgotten.
+// maxSeen bounds the log. Sightings that are written already are forgotten when it is reached; where most are not,
+// nothing new is noted until FlushSeen.
 const maxSeen = 50_000
 
 func (l *seenLog) touch(user id.UserID, device id.DeviceID, at int64) {
 	l.update(seenKey{user, device}, at, "")
 }
 
-// update notes a sighting. An empty ip leaves the address as it is.
+// update notes a sighting. An empty ip leaves the address as it is. A map look-up is all that most requests cost.
 func (l *seenLog) update(k seenKey, at int64, ip string) {
 	if k.device == "" {
 		return
@@ -148,12 +149,16 @@ func (l *seenLog) update(k seenKey, at int64, ip string) {
 		ip = old.ip
 	}
 	if l.seen == nil || len(l.seen) >= maxSeen {
+		if len(l.dirty) > maxSeen/2 {
+			return
+		}
 		l.trim()
 	}
 	l.seen[k] = sighting{at, ip}
 	l.dirty[k] = struct{}{}
 }
 
+// trim keeps what is not written yet. Caller holds mu.
 func (l *seenLog) trim() {
 	kept := make(map[seenKey]sighting, len(l.dirty))
 	for k := range l.dirty {
