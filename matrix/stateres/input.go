@@ -134,6 +134,7 @@ func ResolveSets(in Input, sets []Set) (Set, error) {
 func Split(sets []Set) (conflicted map[event.Key][]id.EventID, unconflicted Set) {
 	conflicted, unconflicted = make(map[event.Key][]id.EventID), make(Set)
 	for i, s := range sets {
+		agreed := 0
 		for k, e := range s {
 			if i == 0 {
 				unconflicted[k] = e
@@ -145,6 +146,7 @@ func Split(sets []Set) (conflicted map[event.Key][]id.EventID, unconflicted Set)
 			}
 			shared, had := unconflicted[k]
 			if had && shared == e {
+				agreed++
 				continue
 			}
 			column := make([]id.EventID, len(sets))
@@ -157,7 +159,7 @@ func Split(sets []Set) (conflicted map[event.Key][]id.EventID, unconflicted Set)
 			column[i] = e
 			conflicted[k] = column
 		}
-		if i == 0 {
+		if i == 0 || agreed == len(unconflicted) {
 			continue
 		}
 		for k, e := range unconflicted {
