@@ -91,7 +91,7 @@ func (a *attemptTx) unit(u unit, alone bool) (kept bool, err error) {
 			return false, err
 		}
 		if failed != nil {
-			u[i].err = failed
+			u[i].err = fmt.Errorf("apply %s: %w", u[i].group.name, failed)
 		}
 		kept = kept || one
 	}

@@ -15,7 +15,7 @@ const (
 
 	maxRetries  = 10               // of a transaction that lost a conflict with another node
 	writeLimit  = time.Minute      // for one attempt of a transaction
-	outageLimit = 10 * time.Second // how long one batch waits for a lost PostgreSQL
+	outageLimit = 10 * time.Second // how long one batch is tried again
 )
 
 // committer is the one goroutine that writes.
@@ -177,7 +177,7 @@ func (c *committer) commit(us []unit) error {
 		case errors.Is(err, errCareful):
 			careful = true
 			continue
-		case errors.Is(err, errDisconnected) && time.Now().Before(deadline), retryable(err) && attempt < maxRetries:
+		case again(err, attempt) && (attempt == 0 || time.Now().Before(deadline)):
 			c.db.metrics.retries.Add(1)
 			c.db.log.Warn("database transaction is tried again", "attempt", attempt+1, "error", err)
 			time.Sleep(min(time.Second, 5*time.Millisecond<<min(attempt, 10)))
@@ -187,6 +187,11 @@ func (c *committer) commit(us []unit) error {
 		c.db.log.Error("database transaction failed", "items", len(c.current), "error", err)
 		return fmt.Errorf("commit: %w", err)
 	}
+}
+
+// again reports whether another attempt may help.
+func again(err error, attempt int) bool {
+	return errors.Is(err, errDisconnected) || retryable(err) && attempt < maxRetries
 }
 
 // ask finds out whether a transaction whose COMMIT got no answer took place. nil: it did; errDisconnected: it did not.
@@ -227,7 +232,14 @@ func (c *committer) done(a *attemptTx, us []unit, took time.Duration) {
 	m.commitSeconds.Observe(took.Seconds())
 	st := a.state
 	if c.committed != nil && (st.pos > st.first || len(st.entries) > 0) {
-		c.committed(Commit{From: st.first, To: st.pos, Entries: st.entries})
+		// The transaction is on disk, so its writers are told so whatever happens to the listener.
+		err := protect(func() error {
+			c.committed(Commit{From: st.first, To: st.pos, Entries: st.entries})
+			return nil
+		})
+		if err != nil {
+			c.db.log.Error("Config.Committed failed", "error", err)
+		}
 	}
 }
 

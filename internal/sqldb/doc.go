@@ -36,7 +36,7 @@
 // # Refuses
 //
 // Calling the database inside a row callback; calling Write, [IDs.Next] or waiting for a [Ticket] inside a Write function
-// (deadlock: the committer would wait for itself); network or heavy computing inside a transaction; databases written by a
+// (deadlock: the committer would wait for itself); Read inside a Read function (deadlock once all readers wait for each other); network or heavy computing inside a transaction; databases written by a
 // newer version; files that are not ours; PostgreSQL databases that are not UTF-8.
 //
 // # Locks

@@ -248,6 +248,9 @@ func TestMigrate(t *testing.T) {
 		if err := db.Migrate(t.Context(), things, two, broken); err != nil {
 			t.Errorf("the broken step left something behind: %v", err)
 		}
+		if err := db.Migrate(t.Context(), benchTables); err != nil {
+			t.Fatal(err)
+		}
 		sqldbtest.PrepareAll(t, db)
 		// Two nodes that start at once.
 		errs := make(chan error, 2)

@@ -19,6 +19,8 @@ const (
 	tokComment
 )
 
+const spaces = " \t\n\v\f\r"
+
 // lex splits text without loss: joining the tokens' text gives text again.
 func lex(text string) []token {
 	var out []token
@@ -77,7 +79,7 @@ func span(s string, in func(byte) bool) int {
 	return n
 }
 
-func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 func isWord(c byte) bool {
 	return isDigit(c) || c == '_' || c >= 0x80 || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
@@ -124,7 +126,7 @@ func rewriteSQLite(text string) string {
 		}
 		b.WriteString(toks[i].text)
 	}
-	return strings.TrimRight(b.String(), " \n\t\r")
+	return strings.TrimRight(b.String(), spaces)
 }
 
 // rewriteDDL turns a migration's statement into PostgreSQL's.
@@ -161,7 +163,7 @@ func splitStatements(script string) []string {
 	full := false
 	flush := func() {
 		if full {
-			out = append(out, strings.TrimSpace(b.String()))
+			out = append(out, strings.Trim(b.String(), spaces))
 		}
 		b.Reset()
 		full = false

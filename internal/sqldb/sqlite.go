@@ -107,6 +107,15 @@ func (e *sqliteEngine) writer(context.Context) (session, error) {
 	if err != nil {
 		return nil, err
 	}
+	var mode string
+	_, err = s.run(context.Background(), transient("PRAGMA journal_mode", ""), nil, func(r *Row) error { return r.Scan(&mode) })
+	if err == nil && mode != "wal" {
+		err = fmt.Errorf("%s cannot have a write-ahead log (its journal mode stays %s): is it on a network file system?", e.path, mode)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -172,7 +181,8 @@ func (s *sqliteSession) close() {
 	}
 }
 
-// broken: SQLite rolls a transaction back by itself after some errors (disk full, I/O).
+// broken: the connection to a file does not break. That SQLite rolls a transaction back by itself after some errors (disk full,
+// I/O) is seen by wholeTransaction.
 func (s *sqliteSession) broken() bool { return s.conn == nil }
 
 func (s *sqliteSession) flush(context.Context) error { return nil }
