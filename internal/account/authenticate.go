@@ -74,7 +74,7 @@ func (a *Accounts) loadSession(ctx context.Context, hash string) (*session, erro
 				return fmt.Errorf("load refresh token of %s: %w", s.caller.User, err)
 			}
 			if parent == 0 {
-				return nil // somebody else was faster
+				return errUnchanged // somebody else was faster
 			}
 			return confirm(tx, c, s.caller.User, s.caller.Device, s.refreshID, parent)
 		})

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -213,56 +214,67 @@ func (a *Accounts) recheck(ctx context.Context) error {
 	return a.CatchUp(ctx)
 }
 
-// changes collects what a transaction makes stale.
-type changes struct{ keys []cacheKey }
+// changes is a write transaction's position and what it makes stale.
+type changes struct {
+	pos  sqldb.Pos
+	keys []cacheKey
+}
+
+// errUnchanged ends a change that has nothing to do. The transaction leaves no trace.
+var errUnchanged = errors.New("nothing to change")
 
 // change runs fn in a write transaction and drops from this node's caches what it made stale, even
 // where there is no bus.
+//
+// The transaction takes its position before fn reads anything. That keeps every other node that takes a
+// position waiting, so what fn reads is current until it has written. All its effects share the position.
 func (a *Accounts) change(ctx context.Context, fn func(tx *sqldb.Tx, c *changes) error) error {
 	var c changes
 	err := a.db.Write(ctx, func(tx *sqldb.Tx) error {
-		c = changes{} // fn may run more than once
+		pos, err := tx.Pos()
+		if err != nil {
+			return err
+		}
+		c = changes{pos: pos} // fn may run more than once
 		return fn(tx, &c)
 	})
 	// Drop after a failure too: the outcome may be unknown.
 	a.gate.drop(c.keys)
+	if err == errUnchanged {
+		return nil
+	}
 	return err
 }
 
-// stale records keys that this transaction makes stale, at one of its positions.
-func (c *changes) stale(tx *sqldb.Tx, pos sqldb.Pos, kind cacheKind, keys []string) *StaleCaches {
+// stale records keys that this transaction makes stale.
+func (c *changes) stale(tx *sqldb.Tx, kind cacheKind, keys []string) *StaleCaches {
 	list := make([]cacheKey, len(keys))
 	at := now()
 	for i, k := range keys {
 		list[i] = cacheKey{kind, k}
-		tx.Queue(sqlAddCacheChange, pos, kind, k, at)
+		tx.Queue(sqlAddCacheChange, c.pos, kind, k, at)
 	}
 	c.keys = append(c.keys, list...)
 	return &StaleCaches{list}
 }
 
 // revoked records access tokens that this transaction has deleted or expired.
-func (c *changes) revoked(tx *sqldb.Tx, user id.UserID, device id.DeviceID, hashes []string) error {
+func (c *changes) revoked(tx *sqldb.Tx, user id.UserID, device id.DeviceID, hashes []string) {
 	if len(hashes) == 0 {
-		return nil
+		return
 	}
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
-	e := entry(pos, bus.TokenRevoked, user, c.stale(tx, pos, cacheToken, hashes))
+	e := entry(c.pos, bus.TokenRevoked, user, c.stale(tx, cacheToken, hashes))
 	e.Device = device
 	tx.Emit(e)
-	return nil
 }
 
 // flagged records that what a user's tokens say has changed.
-func (c *changes) flagged(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID) error {
+func (c *changes) flagged(tx *sqldb.Tx, user id.UserID) error {
 	hashes, err := stringsOf(tx, sqlTokensOfUser, user)
 	if err != nil {
 		return fmt.Errorf("list tokens of %s: %w", user, err)
 	}
-	tx.Emit(entry(pos, bus.UserChanged, user, c.stale(tx, pos, cacheToken, hashes)))
+	tx.Emit(entry(c.pos, bus.UserChanged, user, c.stale(tx, cacheToken, hashes)))
 	return nil
 }
 

@@ -141,9 +141,12 @@ func (a *Accounts) UpdateData(ctx context.Context, user id.UserID, room id.RoomI
 // PutDataTx sets account data inside a transaction of the caller's, such as one that moves a
 // read marker.
 func (a *Accounts) PutDataTx(tx *sqldb.Tx, user id.UserID, room id.RoomID, typ string, content []byte) error {
-	// Nothing cached depends on what callers set in this way, and if it did the bus would drop it.
-	var c changes
-	return updateData(tx, &c, user, room, typ, func(json.RawMessage) (json.RawMessage, error) { return content, nil })
+	pos, err := tx.Pos()
+	if err != nil {
+		return err
+	}
+	// What this makes stale is dropped when the bus tells of the commit, or by the recheck.
+	return updateData(tx, &changes{pos: pos}, user, room, typ, func(json.RawMessage) (json.RawMessage, error) { return content, nil })
 }
 
 func updateData(tx *sqldb.Tx, c *changes, user id.UserID, room id.RoomID, typ string, fn func(json.RawMessage) (json.RawMessage, error)) error {
@@ -161,7 +164,7 @@ func updateData(tx *sqldb.Tx, c *changes, user id.UserID, room id.RoomID, typ st
 		return err
 	}
 	if content == nil && !there {
-		return nil
+		return errUnchanged
 	}
 	if content != nil {
 		if content, err = compactObject(content); err != nil {
@@ -177,21 +180,17 @@ func updateData(tx *sqldb.Tx, c *changes, user id.UserID, room id.RoomID, typ st
 			return mxerr.TooLarge("You have %d entries of account data, which is the limit.", count)
 		}
 	}
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
 	stored := sql.Null[string]{V: string(content), Valid: content != nil}
-	if _, err := tx.Exec(sqlPutDatum, user, room, typ, stored, pos); err != nil {
+	if _, err := tx.Exec(sqlPutDatum, user, room, typ, stored, c.pos); err != nil {
 		return fmt.Errorf("set account data of %s: %w", user, err)
 	}
-	d := &Datum{Pos: pos, Room: room, Type: typ, Content: content, Deleted: content == nil}
+	d := &Datum{Pos: c.pos, Room: room, Type: typ, Content: content, Deleted: content == nil}
 	if d.Deleted {
 		d.Content = json.RawMessage("{}")
 	}
-	tx.Emit(entry(pos, bus.AccountData, user, d))
+	tx.Emit(entry(c.pos, bus.AccountData, user, d))
 	if typ == TypeIgnored && room == "" {
-		c.stale(tx, pos, cacheIgnored, []string{string(user)})
+		c.stale(tx, cacheIgnored, []string{string(user)})
 	}
 	return nil
 }

@@ -87,15 +87,16 @@ func TestAccountData(t *testing.T) {
 	})
 }
 
-// Changes at the same time are all kept.
+// Changes at the same time, on two nodes, are all kept.
 func TestUpdateDataAtOnce(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
 		n := start(t, open)
+		nodes := []*node{n, start(t, open)}
 		user := n.user("alice").UserID
 		var wg sync.WaitGroup
 		for i := range 16 {
 			wg.Go(func() {
-				if err := n.SetTag(t.Context(), user, room, fmt.Sprint("u.", i), []byte(`{}`)); err != nil {
+				if err := nodes[i%2].SetTag(t.Context(), user, room, fmt.Sprint("u.", i), []byte(`{}`)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -310,6 +311,16 @@ func TestFilters(t *testing.T) {
 			t.Fatalf("got %s, %v", raw, err)
 		}
 		add(bob, `{"a":1}`)
+		other := start(t, open)
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				if _, err := []*node{n, other}[i%2].AddFilter(ctx, alice, fmt.Appendf(nil, `{"n":%d}`, i/2)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
 		for _, miss := range []string{two, "0", "-1", "x", "", "99999999999999999999"} {
 			_, err := n.Filter(ctx, bob, miss)
 			mustFail(t, err, mxerr.CodeNotFound)

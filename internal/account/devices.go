@@ -125,7 +125,7 @@ func (a *Accounts) RenameDevice(ctx context.Context, user id.UserID, device id.D
 		return errNoDevice
 	}
 	name = text(name, maxNameRunes)
-	return a.db.Write(ctx, func(tx *sqldb.Tx) error {
+	return a.change(ctx, func(tx *sqldb.Tx, c *changes) error {
 		var d Device
 		found := false
 		err := tx.Query(sqlDevice, func(r *sqldb.Row) error {
@@ -138,16 +138,12 @@ func (a *Accounts) RenameDevice(ctx context.Context, user id.UserID, device id.D
 		case !found:
 			return errNoDevice
 		case d.DisplayName == name:
-			return nil
+			return errUnchanged
 		}
-		pos, err := tx.Pos()
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(sqlRenameDevice, user, device, name, pos); err != nil {
+		if _, err := tx.Exec(sqlRenameDevice, user, device, name, c.pos); err != nil {
 			return fmt.Errorf("rename device of %s: %w", user, err)
 		}
-		return a.devicesChanged(tx, pos, []DeviceChange{{user, device, DeviceRenamed, name}})
+		return a.devicesChanged(tx, c.pos, []DeviceChange{{user, device, DeviceRenamed, name}})
 	})
 }
 
@@ -164,7 +160,7 @@ func (a *Accounts) DeleteDevices(ctx context.Context, user id.UserID, devices ..
 	})
 }
 
-// deleteDevices is the only way that devices go.
+// deleteDevices is the only way that devices go. All of them share the transaction's position.
 func (a *Accounts) deleteDevices(tx *sqldb.Tx, c *changes, user id.UserID, devices []id.DeviceID) error {
 	var gone []DeviceChange
 	for _, device := range devices {
@@ -172,9 +168,7 @@ func (a *Accounts) deleteDevices(tx *sqldb.Tx, c *changes, user id.UserID, devic
 		if err != nil {
 			return fmt.Errorf("delete tokens of %s: %w", user, err)
 		}
-		if err := c.revoked(tx, user, device, dead); err != nil {
-			return err
-		}
+		c.revoked(tx, user, device, dead)
 		rows, err := tx.Exec(sqlDeleteDevice, user, device)
 		if err != nil {
 			return fmt.Errorf("delete device of %s: %w", user, err)
@@ -186,11 +180,7 @@ func (a *Accounts) deleteDevices(tx *sqldb.Tx, c *changes, user id.UserID, devic
 	if len(gone) == 0 {
 		return nil
 	}
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
-	return a.devicesChanged(tx, pos, gone)
+	return a.devicesChanged(tx, c.pos, gone)
 }
 
 // devicesChanged tells the rest of the server, inside the transaction.
@@ -225,7 +215,8 @@ func (a *Accounts) openDevice(tx *sqldb.Tx, c *changes, user id.UserID, device i
 		if err != nil {
 			return fmt.Errorf("delete tokens of %s: %w", user, err)
 		}
-		return c.revoked(tx, user, device, dead)
+		c.revoked(tx, user, device, dead)
+		return nil
 	}
 	if a.cfg.DeviceConflict != nil {
 		conflict, err := a.cfg.DeviceConflict(tx, user, device)
@@ -243,14 +234,10 @@ func (a *Accounts) openDevice(tx *sqldb.Tx, c *changes, user id.UserID, device i
 	if count >= maxDevices {
 		return mxerr.Forbidden("You have %d devices. Delete some before you add another.", count)
 	}
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
-	if _, err := tx.Exec(sqlAddDevice, user, device, name, now(), pos); err != nil {
+	if _, err := tx.Exec(sqlAddDevice, user, device, name, now(), c.pos); err != nil {
 		return fmt.Errorf("add device of %s: %w", user, err)
 	}
-	return a.devicesChanged(tx, pos, []DeviceChange{{user, device, DeviceAdded, name}})
+	return a.devicesChanged(tx, c.pos, []DeviceChange{{user, device, DeviceAdded, name}})
 }
 
 func deviceIDs(tx *sqldb.Tx, user id.UserID) ([]id.DeviceID, error) {

@@ -49,7 +49,7 @@ func (a *Accounts) AddFilter(ctx context.Context, user id.UserID, filter []byte)
 	if err != nil || found {
 		return strconv.FormatInt(filterID, 10), err
 	}
-	err = a.db.Write(ctx, func(tx *sqldb.Tx) error {
+	err = a.change(ctx, func(tx *sqldb.Tx, _ *changes) error {
 		if found, err := find(tx); err != nil || found {
 			return err
 		}

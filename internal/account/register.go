@@ -214,18 +214,14 @@ func (a *Accounts) guestToUpgrade(ctx context.Context, r RegisterRequest) (id.Us
 }
 
 func upgradeGuest(tx *sqldb.Tx, c *changes, user id.UserID, hash string) error {
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
-	rows, err := tx.Exec(sqlUpgradeGuest, user, hash, pos)
+	rows, err := tx.Exec(sqlUpgradeGuest, user, hash, c.pos)
 	if err != nil {
 		return fmt.Errorf("upgrade guest %s: %w", user, err)
 	}
 	if rows == 0 {
 		return errUserInUse
 	}
-	return c.flagged(tx, pos, user)
+	return c.flagged(tx, user)
 }
 
 // RegisterGuest makes a guest account with one device. Of the request only the device's name counts.

@@ -48,7 +48,7 @@ func (a *Accounts) Sweep(ctx context.Context) error {
 func (a *Accounts) sweepSessions(ctx context.Context) (n int, err error) {
 	err = a.db.Write(ctx, func(tx *sqldb.Tx) error {
 		n = 0
-		var hashes, release []string
+		var hashes, tokens []string // token: what the session of the same index holds, or empty
 		err := tx.Query(sqlExpiredSessions, func(r *sqldb.Row) error {
 			var hash, raw, result string
 			if err := r.Scan(&hash, &raw, &result); err != nil {
@@ -59,21 +59,25 @@ func (a *Accounts) sweepSessions(ctx context.Context) (n int, err error) {
 			if err := json.Unmarshal([]byte(raw), &facts); err != nil {
 				return fmt.Errorf("read facts: %w", err)
 			}
-			if token := facts[FactRegistrationToken]; token != "" && result == "" {
-				release = append(release, token)
+			token := facts[FactRegistrationToken]
+			if result != "" {
+				token = "" // spent
 			}
+			tokens = append(tokens, token)
 			return nil
 		}, now(), sweepBatch)
 		if err != nil {
 			return err
 		}
-		for _, hash := range hashes {
-			if _, err := tx.Exec(sqlDropAuthSession, hash); err != nil {
+		for i, hash := range hashes {
+			rows, err := tx.Exec(sqlDropAuthSession, hash)
+			if err != nil {
 				return err
 			}
-		}
-		for _, token := range release {
-			if _, err := tx.Exec(sqlReleaseRegistrationToken, token); err != nil {
+			if rows == 0 || tokens[i] == "" { // another node was faster, or nothing is held
+				continue
+			}
+			if _, err := tx.Exec(sqlReleaseRegistrationToken, tokens[i]); err != nil {
 				return err
 			}
 		}

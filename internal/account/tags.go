@@ -78,7 +78,7 @@ func (a *Accounts) SetTag(ctx context.Context, user id.UserID, room id.RoomID, t
 //
 // Spec: cs deleteRoomTag
 func (a *Accounts) DeleteTag(ctx context.Context, user id.UserID, room id.RoomID, tag string) error {
-	err := a.UpdateData(ctx, user, room, TypeTag, func(old json.RawMessage) (json.RawMessage, error) {
+	return a.UpdateData(ctx, user, room, TypeTag, func(old json.RawMessage) (json.RawMessage, error) {
 		c := decodeTags(old)
 		if _, ok := c.Tags[tag]; !ok {
 			return nil, errUnchanged
@@ -86,14 +86,7 @@ func (a *Accounts) DeleteTag(ctx context.Context, user id.UserID, room id.RoomID
 		delete(c.Tags, tag)
 		return encodeTags(c)
 	})
-	if err == errUnchanged {
-		return nil
-	}
-	return err
 }
-
-// errUnchanged ends an update that has nothing to do.
-var errUnchanged = fmt.Errorf("nothing to change")
 
 func encodeTags(c tagContent) (json.RawMessage, error) {
 	raw, err := json.Marshal(c)

@@ -247,7 +247,8 @@ func dropPairs(tx *sqldb.Tx, c *changes, user id.UserID, device id.DeviceID, ref
 			return fmt.Errorf("delete refresh token of %s: %w", user, err)
 		}
 	}
-	return c.revoked(tx, user, device, dead)
+	c.revoked(tx, user, device, dead)
+	return nil
 }
 
 // Logout deletes the caller's device with all its tokens.
@@ -283,7 +284,8 @@ func (a *Accounts) SoftLogout(ctx context.Context, user id.UserID, device id.Dev
 		if _, err := tx.Exec(sqlDropRefreshOfDevice, user, device); err != nil {
 			return fmt.Errorf("delete refresh tokens of %s: %w", user, err)
 		}
-		return c.revoked(tx, user, device, hashes)
+		c.revoked(tx, user, device, hashes)
+		return nil
 	})
 }
 

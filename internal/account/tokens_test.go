@@ -1,6 +1,7 @@
 package account
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,6 +151,35 @@ func TestRefresh(t *testing.T) {
 		ok(t, n.Logout(ctx, n.mustAuth(kept[len(kept)-maxRefreshes].AccessToken)))
 		_, err = n.Refresh(ctx, kept[len(kept)-maxRefreshes].RefreshToken)
 		mustFail(t, err, mxerr.CodeUnknownToken)
+	})
+}
+
+// One device logs in several times at once, on two nodes: it has one session in the end.
+func TestLoginAtOnce(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		n := start(t, open)
+		nodes := []*node{n, start(t, open)}
+		n.user("alice")
+		var logins [8]*Login
+		var wg sync.WaitGroup
+		for i := range logins {
+			wg.Go(func() {
+				var err error
+				if logins[i], err = nodes[i%2].OpenSession(t.Context(), "@alice:here.example", "D", "", true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		alive := 0
+		for _, l := range logins {
+			if _, err := n.Authenticate(t.Context(), l.AccessToken); err == nil {
+				alive++
+			}
+		}
+		if alive != 1 {
+			t.Fatalf("one device has %d sessions", alive)
+		}
 	})
 }
 

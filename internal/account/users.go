@@ -264,14 +264,10 @@ func (a *Accounts) SetFlags(ctx context.Context, user id.UserID, f Flags) error 
 				*x.flag = *x.to
 			}
 		}
-		pos, err := tx.Pos()
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(sqlSetFlags, user, u.Admin, u.Locked, u.Suspended, pos); err != nil {
+		if _, err := tx.Exec(sqlSetFlags, user, u.Admin, u.Locked, u.Suspended, c.pos); err != nil {
 			return fmt.Errorf("set flags of %s: %w", user, err)
 		}
-		return c.flagged(tx, pos, user)
+		return c.flagged(tx, user)
 	})
 }
 
@@ -336,24 +332,20 @@ func (a *Accounts) Deactivate(ctx context.Context, user id.UserID, erase bool) e
 				return err
 			}
 		}
-		pos, err := tx.Pos()
-		if err != nil {
-			return err
-		}
 		at := u.DeactivatedTS
 		if at == 0 {
 			at = now()
 		}
-		if _, err := tx.Exec(sqlDeactivate, user, at, erase || u.Erased, pos); err != nil {
+		if _, err := tx.Exec(sqlDeactivate, user, at, erase || u.Erased, c.pos); err != nil {
 			return fmt.Errorf("deactivate %s: %w", user, err)
 		}
-		if err := c.flagged(tx, pos, user); err != nil {
+		if err := c.flagged(tx, user); err != nil {
 			return err
 		}
 		if a.cfg.Deactivated == nil {
 			return nil
 		}
-		return a.cfg.Deactivated(tx, pos, user, erase)
+		return a.cfg.Deactivated(tx, c.pos, user, erase)
 	})
 }
 

@@ -101,8 +101,8 @@ func Rotate(ctx context.Context, db *sqldb.DB, name id.ServerName) error {
 	})
 }
 
-// open reads the keys of one name inside a write transaction, so that of two processes that
-// both find none only one makes a key.
+// open reads the keys of one name and makes one where there is none. Taking a position locks out every other
+// node that takes one, so that of two that both find no key only one makes it.
 func open(ctx context.Context, db *sqldb.DB, name id.ServerName) (serverKeys, error) {
 	fresh, err := generate()
 	if err != nil {
@@ -110,12 +110,14 @@ func open(ctx context.Context, db *sqldb.DB, name id.ServerName) (serverKeys, er
 	}
 	var keys serverKeys
 	err = db.Write(ctx, func(tx *sqldb.Tx) error {
-		keys = serverKeys{}
-		if err := load(tx, name, &keys); err != nil {
+		if err := load(tx, name, &keys); err != nil || keys.current.ID != "" {
 			return err
 		}
-		if keys.current.ID != "" {
-			return nil
+		if _, err := tx.Pos(); err != nil {
+			return err
+		}
+		if err := load(tx, name, &keys); err != nil || keys.current.ID != "" {
+			return err
 		}
 		keys.current = fresh
 		_, err := tx.Exec(sqlAddKey, name, fresh.ID, seedText(fresh), time.Now().UnixMilli())
@@ -125,6 +127,7 @@ func open(ctx context.Context, db *sqldb.DB, name id.ServerName) (serverKeys, er
 }
 
 func load(tx *sqldb.Tx, name id.ServerName, into *serverKeys) error {
+	*into = serverKeys{}
 	return tx.Query(sqlKeys, func(r *sqldb.Row) error {
 		var keyID, seed string
 		var expired int64
