@@ -97,7 +97,7 @@ func (h *Head) follow(e *Event, followed bool) {
 func (h *Head) keep(s *State) *State {
 	s = s.in(h.State.keys)
 	switch {
-	case s.nid == h.StateNID || s.Len() == 0:
+	case s.Len() == 0 || s.nid != 0 && s.nid == h.StateNID:
 		return s
 	case s.nid != 0:
 		h.use(s.nid)

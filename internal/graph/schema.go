@@ -134,9 +134,13 @@ func btoi(b bool) int {
 	return 0
 }
 
-// each calls fn with statements and their arguments until all rows are done. args holds the rows one after the other.
-func (m *multi) each(args []any, fn func(s *sqldb.Stmt, args []any) error) error {
+// each calls fn with statements and their arguments until all rows are done. args holds the rows one after the other. On SQLite a
+// statement of several rows costs more than several statements: it keeps a journal of its own, a copy of each page that it changes.
+func (m *multi) each(tx *sqldb.Tx, args []any, fn func(s *sqldb.Stmt, args []any) error) error {
 	for i, size := range multiSizes {
+		if size > 1 && tx.Dialect() == sqldb.SQLite {
+			continue
+		}
 		for n := size * m.columns; len(args) >= n; args = args[n:] {
 			if err := fn(m.stmts[i], args[:n]); err != nil {
 				return err
@@ -148,7 +152,7 @@ func (m *multi) each(args []any, fn func(s *sqldb.Stmt, args []any) error) error
 
 // queue executes the statement for all rows, without waiting.
 func (m *multi) queue(tx *sqldb.Tx, args []any) {
-	_ = m.each(args, func(s *sqldb.Stmt, args []any) error {
+	_ = m.each(tx, args, func(s *sqldb.Stmt, args []any) error {
 		tx.Queue(s, args...)
 		return nil
 	})
@@ -156,7 +160,7 @@ func (m *multi) queue(tx *sqldb.Tx, args []any) {
 
 // query executes the statement for all rows and calls row for each row that it returns.
 func (m *multi) query(tx *sqldb.Tx, args []any, row func(*sqldb.Row) error) error {
-	return m.each(args, func(s *sqldb.Stmt, args []any) error { return tx.Query(s, row, args...) })
+	return m.each(tx, args, func(s *sqldb.Stmt, args []any) error { return tx.Query(s, row, args...) })
 }
 
 var (
