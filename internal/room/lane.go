@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
+	"time"
 
 	"myelin/internal/graph"
 	"myelin/matrix/id"
 )
 
 // maxAttempts bounds how often a proposal is decided anew because another node was faster.
-const maxAttempts = 16
+const maxAttempts = 50
+
+// maxPause is the longest pause before another attempt. Two nodes that write to one room at
+// once take turns by pausing for random times that grow with each defeat.
+const maxPause = 64 * time.Millisecond
 
 // lane orders the decisions about one room.
 type lane struct {
@@ -57,7 +63,10 @@ type step struct {
 // must have no effect of its own.
 func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, decide func(*graph.Head) (step, error)) (id.EventID, error) {
 	l := r.lane(room)
-	for range maxAttempts {
+	for attempt := range maxAttempts {
+		if err := pause(ctx, attempt); err != nil {
+			return "", err
+		}
 		q, err := r.queue(ctx, l, txn, decide)
 		if err != nil {
 			return "", err
@@ -87,6 +96,22 @@ func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, d
 		}
 	}
 	return "", fmt.Errorf("commit to %s: lost against other writers %d times in a row", room, maxAttempts)
+}
+
+// pause waits before an attempt; not at all before the first.
+func pause(ctx context.Context, attempt int) error {
+	if attempt == 0 {
+		return nil
+	}
+	most := min(maxPause, time.Millisecond<<min(attempt, 10))
+	timer := time.NewTimer(rand.N(most))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // queue decides on top of the lane's head and hands the commit to the committer.

@@ -10,6 +10,7 @@ import (
 	"myelin/matrix/event"
 	"myelin/matrix/eventauth"
 	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
 )
 
 // Verdict is what became of a received event.
@@ -51,6 +52,9 @@ func (r *Rooms) Receive(ctx context.Context, pdu *event.PDU) (Verdict, *eventaut
 		known, ok, err := r.cfg.Graph.Event(ctx, pdu.ID())
 		if err != nil {
 			return step{}, err
+		}
+		if ok && known.Room != head.Room {
+			return step{}, mxerr.InvalidParam("the event ID %s is that of an event in another room", pdu.ID())
 		}
 		if ok && known.Flags&graph.Outlier == 0 {
 			verdict, why = verdictOf(known.Flags), nil
