@@ -14,6 +14,7 @@
 //   - Each change that a client can see through sync takes a position of the stream.
 //   - An account that was deactivated has no password, no device and no token, and its user ID is
 //     never given out again.
+//   - A transaction that reads before it writes takes its position first, which keeps other nodes waiting: see change.
 //   - A cached token or list of ignored users is dropped in the transaction order of the change
 //     that made it stale: see cache.go for what proves a cache current.
 //

@@ -80,7 +80,7 @@ type authHeader struct {
 	Session string `json:"session"`
 }
 
-// Authenticate interactively: Interact returns a Grant when all stages of a flow are complete, and a
+// Interact authenticates a request: it returns a Grant when all stages of a flow are complete, and a
 // *web.InteractiveError that tells the client what to do otherwise.
 //
 // A session is bound to the operation, the caller and, once its first stage is complete, to the request's
