@@ -31,26 +31,31 @@ func benchDB(b *testing.B, open sqldbtest.Open) *sqldb.DB {
 	return db
 }
 
-func benchInsert(tx *sqldb.Tx, n int64) error {
+func benchInsert(tx *sqldb.Tx, n, rooms int64) error {
 	pos, err := tx.Pos()
 	if err != nil {
 		return err
 	}
-	tx.Queue(insertBench, n%64, n, pos, fmt.Sprintf("$%043d", n*7919%1000003*1000003+n), benchBody)
+	tx.Queue(insertBench, n%rooms, n, pos, fmt.Sprintf("$%043d", n*7919%1000003*1000003+n), benchBody)
 	return nil
 }
 
 var benchBody = []byte(strings.Repeat("0123456789abcdef", 64))
 
+var benchCases = []struct {
+	writers int
+	rooms   int64
+}{{1, 1}, {64, 1}, {64, 64}}
+
 // BenchmarkWrite: each op is one durable Write of one row with a position.
 func BenchmarkWrite(b *testing.B) {
 	sqldbtest.EachBench(b, func(b *testing.B, open sqldbtest.Open) {
-		for _, writers := range []int{1, 64} {
-			b.Run(fmt.Sprint(writers), func(b *testing.B) {
+		for _, c := range benchCases {
+			b.Run(fmt.Sprintf("writers=%d/rooms=%d", c.writers, c.rooms), func(b *testing.B) {
 				db := benchDB(b, open)
 				defer db.Close()
-				measure(b, db, writers, func(n int64) error {
-					return db.Write(b.Context(), func(tx *sqldb.Tx) error { return benchInsert(tx, n) })
+				measure(b, db, c.writers, func(n int64) error {
+					return db.Write(b.Context(), func(tx *sqldb.Tx) error { return benchInsert(tx, n, c.rooms) })
 				})
 			})
 		}
@@ -60,19 +65,19 @@ func BenchmarkWrite(b *testing.B) {
 // BenchmarkBatcher is the same through a Batcher.
 func BenchmarkBatcher(b *testing.B) {
 	sqldbtest.EachBench(b, func(b *testing.B, open sqldbtest.Open) {
-		for _, writers := range []int{1, 64} {
-			b.Run(fmt.Sprint(writers), func(b *testing.B) {
+		for _, c := range benchCases {
+			b.Run(fmt.Sprintf("writers=%d/rooms=%d", c.writers, c.rooms), func(b *testing.B) {
 				db := benchDB(b, open)
 				defer db.Close()
 				batch := sqldb.NewBatcher(db, "bench", func(tx *sqldb.Tx, items []int64) []error {
 					for _, n := range items {
-						if err := benchInsert(tx, n); err != nil {
+						if err := benchInsert(tx, n, c.rooms); err != nil {
 							return nil
 						}
 					}
 					return nil
 				})
-				measure(b, db, writers, func(n int64) error { return batch.Submit(n).Wait(b.Context()) })
+				measure(b, db, c.writers, func(n int64) error { return batch.Submit(n).Wait(b.Context()) })
 			})
 		}
 	})
@@ -119,7 +124,7 @@ func BenchmarkRead(b *testing.B) {
 		first := benchKeys.Add(1000) - 1000
 		err := db.Write(b.Context(), func(tx *sqldb.Tx) error {
 			for n := first; n < first+1000; n++ {
-				if err := benchInsert(tx, n); err != nil {
+				if err := benchInsert(tx, n, 64); err != nil {
 					return err
 				}
 			}
