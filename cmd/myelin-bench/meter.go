@@ -39,7 +39,7 @@ func (m *meter) stop() {
 	}
 }
 
-// report adds what was measured; without /proc nothing is.
+// report adds what was measured while so many requests were answered; without /proc nothing is.
 func (m *meter) report(to *metrics, requests float64) {
 	if m.wall == 0 || m.ownAfter == 0 {
 		return
@@ -47,7 +47,9 @@ func (m *meter) report(to *metrics, requests float64) {
 	to.add("CPU of the bench", (m.ownAfter-m.ownBefore).Seconds()/m.wall.Seconds(), "cores")
 	if m.pid > 0 {
 		to.add("CPU of the server", m.procUsed.Seconds()/m.wall.Seconds(), "cores")
-		to.add("CPU of the server per request", float64(m.procUsed.Microseconds())/requests, "µs")
+		if requests > 0 {
+			to.add("CPU of the server per request", float64(m.procUsed.Microseconds())/requests, "µs")
+		}
 		if rss, err := resident(m.pid); err == nil {
 			to.add("resident memory of the server", float64(rss)/(1<<20), "MiB")
 		}

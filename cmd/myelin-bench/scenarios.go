@@ -31,7 +31,7 @@ func (b *bench) sendOneRoom(connections []int) error {
 		for i := range seats {
 			seats[i] = seat{users[i%len(users)], rooms}
 		}
-		if err := b.measure(fmt.Sprintf("send-one-room, %d connections", n), nil, b.sending(seats, nil, 0)); err != nil {
+		if err := b.measure("send-one-room", []string{fmt.Sprintf("connections=%d", n)}, b.sending(seats, nil, 0)); err != nil {
 			return err
 		}
 	}
@@ -68,7 +68,7 @@ func (b *bench) sendRooms(n int) error {
 	for i := range seats {
 		seats[i] = seat{members[i][0], rooms[i : i+1]}
 	}
-	return b.measure(fmt.Sprintf("send-%d-rooms", n), nil, b.sending(seats, nil, 0))
+	return b.measure("send-64-rooms", []string{fmt.Sprintf("rooms=%d", n)}, b.sending(seats, nil, 0))
 }
 
 // fanOut sends at a steady rate into one room in which many wait.
@@ -278,7 +278,7 @@ func (b *bench) holdIdle(users []user, since []string, connections int) (metrics
 		m.add("memory while they wait", float64(after)/(1<<20), "MiB")
 		m.add("memory per connection", float64(after-before)/float64(connections)/1024, "KiB")
 	}
-	meter.report(&m, float64(connections))
+	meter.report(&m, 0)
 	return m, nil
 }
 
