@@ -3,7 +3,6 @@ package stateres
 import (
 	"fmt"
 	"maps"
-	"os"
 	"testing"
 
 	gmsl "github.com/matrix-org/gomatrixserverlib"
@@ -141,9 +140,6 @@ func BenchmarkForksComplete(b *testing.B) {
 func BenchmarkForksOther(b *testing.B) {
 	for _, size := range [][2]int{{2, 1000}, {2, 20000}, {100, 1000}, {100, 20000}} {
 		b.Run(fmt.Sprintf("v10/%dforks/%dmembers", size[0], size[1]), func(b *testing.B) {
-			if size[0]*size[1] > 500_000 && os.Getenv("MYELIN_SLOW") == "" {
-				b.Skip("takes minutes; MYELIN_SLOW=1 runs it")
-			}
 			benchmarkForks(b, "10", size[0], size[1], func(b *testing.B, r *testRoom, sets []Set) {
 				lists := make([][]gmsl.PDU, len(sets))
 				pdus := map[id.EventID]gmsl.PDU{}
@@ -169,5 +165,58 @@ func BenchmarkForksOther(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// BenchmarkCoverAll is the rare case of a candidate that only the whole state of 20,000 members shows to be
+// covered, first without and then with a witness.
+func BenchmarkCoverAll(b *testing.B) {
+	r := newTestRoom(b, mustVersion(b, "10"))
+	room := bigRoom(r, 20000, 100)
+	side := *room
+	side.state = maps.Clone(room.state)
+	lost := draft{typ: "m.room.power_levels", sender: "@alice:a", content: `{"users":{"@alice:a":100},"ban":7}`}
+	side.add(lost)
+	side.add(draft{typ: "m.room.member", stateKey: "@zoe:z", sender: "@zoe:z", content: `{"membership":"join"}`})
+	side.add(draft{typ: "m.room.topic", sender: "@alice:a", content: `{}`})
+	zoe, topic := event.Key{Type: "m.room.member", StateKey: "@zoe:z"}, event.Key{Type: "m.room.topic"}
+	room.state[zoe] = side.state[zoe]
+	in := r.input(true)
+	in.Sets, in.Conflicted = 2, map[event.Key][]id.EventID{topic: {side.state[topic], ""}}
+	in.Unconflicted = func(k event.Key) (id.EventID, bool) { e, ok := room.state[k]; return e, ok }
+	in.AllUnconflicted = maps.All(room.state)
+	for _, witnesses := range []*Witnesses{nil, {}} {
+		b.Run(fmt.Sprintf("witnesses=%v", witnesses != nil), func(b *testing.B) {
+			in.Witnesses = witnesses
+			for b.Loop() {
+				if _, err := Resolve(in); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkConflicts shows that the cost grows with the conflicts and no faster: each run has twice as many as the one before.
+func BenchmarkConflicts(b *testing.B) {
+	for _, n := range []int{2500, 5000, 10000, 20000} {
+		for _, version := range []string{"1", "10", "12"} {
+			b.Run(fmt.Sprintf("v%s/%d", version, n), func(b *testing.B) {
+				r := newTestRoom(b, mustVersion(b, version))
+				room := bigRoom(r, n, 10)
+				other := *room
+				other.state = maps.Clone(room.state)
+				for i := range n {
+					u := fmt.Sprintf("@user%d:s%d", i, i%97)
+					if i%2 == 0 {
+						other.add(draft{typ: "m.room.member", stateKey: u, sender: id.UserID(u), content: `{"membership":"join","displayname":"x"}`})
+					} else {
+						other.add(draft{typ: "m.room.member", stateKey: u, sender: room.mods[i%20], content: `{"membership":"leave"}`})
+					}
+				}
+				b.ResetTimer()
+				resolveDiffed(true)(b, r, []Set{room.state, other.state})
+			})
+		}
 	}
 }
