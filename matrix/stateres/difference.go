@@ -149,7 +149,10 @@ func (w *walk) reach(n, m int32) {
 	}
 }
 
-// push queues a node for the first time. An unconflicted event is in every state.
+// push queues a node for the first time. An unconflicted event counts as part of every state's
+// chain.
+//
+// Deviates: rooms/v2 Definitions (see the package comment)
 func (w *walk) push(n int32) {
 	if at := &w.nodes[n]; at.flags&inConflict == 0 && w.isUnconflicted(at.pdu) {
 		at.flags |= inUnconflicted

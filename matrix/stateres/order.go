@@ -21,6 +21,8 @@ var (
 
 // isPower reports whether an event might take away somebody's ability to do something.
 //
+// Deviates: rooms/v2 Definitions (see the package comment)
+//
 // Spec: rooms/v2 Definitions
 func isPower(p *event.PDU) bool {
 	if !p.IsState() {

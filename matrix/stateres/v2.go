@@ -45,6 +45,8 @@ func (r *resolution) v2(v21 bool) error {
 
 // divide splits the full conflicted set into X, the power events with what they rest on, and the rest.
 //
+// Deviates: rooms/v2 Algorithm (see the package comment)
+//
 // Spec: rooms/v2 Algorithm, step 1
 func (r *resolution) divide(chosen []int32) (power, others []int32) {
 	for _, n := range chosen {
