@@ -186,15 +186,10 @@ func (a *attemptTx) end() error {
 			return a.whole(err)
 		}
 	}
-	if !a.careful && st.db.dialect == PostgreSQL {
-		// A statement of any unit may fail here, before COMMIT is reached: then nothing is committed.
-		_, err := st.sess.run(st.ctx, stmtCommit, nil, nil)
-		if err != nil && !a.fatal(err) {
-			return errCareful
-		}
-		return a.whole(err)
-	}
 	_, err := st.sess.run(st.ctx, stmtCommit, nil, nil)
+	if err != nil && !a.careful && st.db.dialect == PostgreSQL && !a.fatal(err) {
+		return errCareful // a queued statement of some unit failed, so COMMIT was not reached
+	}
 	return a.whole(err)
 }
 

@@ -168,7 +168,7 @@ func (c *committer) commit(us []unit) error {
 		a := &attemptTx{c: c, careful: careful}
 		err := a.run(us)
 		if unknown, ok := errors.AsType[*unknownOutcome](err); ok {
-			err = c.ask(unknown, deadline)
+			err = c.ask(unknown, time.Now().Add(outageLimit))
 		}
 		switch {
 		case err == nil:

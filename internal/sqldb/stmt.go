@@ -7,10 +7,8 @@ import (
 
 // Stmt is a statement in the shared dialect. It is prepared once per connection.
 type Stmt struct {
-	id     int // index into each connection's table of prepared statements; negative: not kept
-	name   string
-	text   string
-	escape bool
+	id     int    // index into each connection's table of prepared statements; negative: not kept
+	name   string // of an escape, for error messages; the text otherwise
 	sqlite string
 	pg     string
 }
@@ -22,13 +20,13 @@ var registry struct {
 
 // SQL registers a statement. It is for package-level variables: a statement is never forgotten.
 func SQL(text string) *Stmt {
-	return register(&Stmt{text: text, sqlite: rewriteSQLite(text), pg: text})
+	return register(&Stmt{name: text, sqlite: rewriteSQLite(text), pg: text})
 }
 
 // Escape registers a statement whose text differs between the engines beyond the rewrites of the shared dialect. A test holds
 // the list of all names.
 func Escape(name, sqlite, postgres string) *Stmt {
-	return register(&Stmt{name: name, text: postgres, escape: true, sqlite: rewriteSQLite(sqlite), pg: postgres})
+	return register(&Stmt{name: name, sqlite: rewriteSQLite(sqlite), pg: postgres})
 }
 
 func register(s *Stmt) *Stmt {
@@ -41,7 +39,7 @@ func register(s *Stmt) *Stmt {
 
 // transient makes a statement that is prepared for one use.
 func transient(sqlite, pg string) *Stmt {
-	return &Stmt{id: -1, text: pg, sqlite: sqlite, pg: pg}
+	return &Stmt{id: -1, name: pg, sqlite: sqlite, pg: pg}
 }
 
 // Statements returns every registered statement of the program, in the order of registration.
@@ -59,10 +57,7 @@ func (s *Stmt) Text(d Dialect) string {
 	return s.sqlite
 }
 
-// EscapeName is the name given to Escape, or "" for a statement of the shared dialect.
-func (s *Stmt) EscapeName() string { return s.name }
-
-func (s *Stmt) String() string { return s.text }
+func (s *Stmt) String() string { return s.name }
 
 var (
 	stmtBeginRead  = Escape("begin read", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
