@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
 	"myelin/internal/graph"
@@ -69,6 +70,19 @@ func (r *Rooms) Create(ctx context.Context, c Creation) (id.RoomID, error) {
 	if c.Version == nil {
 		c.Version = r.cfg.DefaultVersion
 	}
+	for range maxAttempts {
+		room, err := r.create(ctx, c)
+		if !errors.Is(err, graph.ErrConflict) {
+			return room, err
+		}
+	}
+	return "", fmt.Errorf("create a room: its ID was taken %d times in a row", maxAttempts)
+}
+
+// create makes one attempt. It returns graph.ErrConflict where another node has just made the
+// same room: from version 12 on the ID of a room is a hash over its creation event, and nothing but
+// the time tells the creations of one user apart.
+func (r *Rooms) create(ctx context.Context, c Creation) (id.RoomID, error) {
 	b, err := r.newRoom(ctx, c)
 	if err != nil {
 		return "", err
@@ -89,6 +103,18 @@ func (r *Rooms) Create(ctx context.Context, c Creation) (id.RoomID, error) {
 		commit.Also = func(tx *sqldb.Tx) error { return c.Also(tx, room) }
 	}
 	return room, r.cfg.Graph.Commit(commit).Wait(context.WithoutCancel(ctx))
+}
+
+// creationTime is the time of a creation event in milliseconds: now, but later than that of
+// the room made before.
+func (r *Rooms) creationTime() int64 {
+	for {
+		last := r.lastCreation.Load()
+		t := max(now(), last+1)
+		if r.lastCreation.CompareAndSwap(last, t) {
+			return t
+		}
+	}
 }
 
 // initialStateError says which initial event the creator may not send.
@@ -115,7 +141,7 @@ func (r *Rooms) newRoom(ctx context.Context, c Creation) (*batch, error) {
 	}
 	empty := ""
 	draft := event.Draft{
-		Type: "m.room.create", StateKey: &empty, Sender: c.Creator, Content: content, OriginServerTS: now(), Depth: 1,
+		Type: "m.room.create", StateKey: &empty, Sender: c.Creator, Content: content, OriginServerTS: r.creationTime(), Depth: 1,
 	}
 	if !c.Version.CreateAsRoomID {
 		draft.RoomID = id.RoomID("!" + rand.Text() + ":" + string(origin))

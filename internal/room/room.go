@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -45,6 +46,8 @@ type Profile struct {
 type Rooms struct {
 	cfg   Config
 	lanes *otter.Cache[id.RoomID, *lane]
+	// lastCreation is the time of the newest room made here, in milliseconds.
+	lastCreation atomic.Int64
 }
 
 // maxLanes bounds the heads kept in memory. An evicted lane is loaded again on demand.
