@@ -19,11 +19,22 @@ type Event struct {
 	OriginServerTS int64   // milliseconds since the epoch
 	Content        []byte  // canonical JSON object; shared, not copied
 
-	seen []property
+	seen   []property
+	fields []field // the first of the content, made on first use
+	more   bool    // the content has fields beyond these
 }
 
-// maxSeen bounds what an Event remembers; rules of users may name any property.
-const maxSeen = 24
+// field is a member of the content.
+type field struct {
+	name string
+	raw  []byte
+}
+
+// These bound what an Event remembers: rules may name any property, and senders may write any.
+const (
+	maxSeen   = 24
+	maxFields = 16
+)
 
 // valueKind tells values apart. Compound ones can't be compared.
 type valueKind uint8
@@ -74,15 +85,18 @@ func (e *Event) property(key string, path []string) *property {
 
 func (e *Event) look(path []string) property {
 	if path[0] == "content" {
-		raw := e.Content
-		for _, name := range path[1:] {
-			var ok bool
-			if len(raw) == 0 || raw[0] != '{' {
+		if len(path) == 1 {
+			return property{value: parseValue(e.Content), raw: e.Content}
+		}
+		raw, ok := e.field(path[1])
+		for _, name := range path[2:] {
+			if !ok || raw[0] != '{' {
 				return property{}
 			}
-			if raw, ok = canon.Get(raw, name); !ok {
-				return property{}
-			}
+			raw, ok = canon.Get(raw, name)
+		}
+		if !ok {
+			return property{}
 		}
 		return property{value: parseValue(raw), raw: raw}
 	}
@@ -106,6 +120,29 @@ func (e *Event) look(path []string) property {
 		return property{value: value{kind: integerValue, number: e.OriginServerTS}}
 	}
 	return property{}
+}
+
+// field finds a member of the content.
+func (e *Event) field(name string) ([]byte, bool) {
+	if e.fields == nil {
+		e.fields = make([]field, 0, 8)
+		for name, raw := range canon.Fields(e.Content) {
+			if len(e.fields) == maxFields {
+				e.more = true
+				break
+			}
+			e.fields = append(e.fields, field{name, raw})
+		}
+	}
+	for i := range e.fields {
+		if e.fields[i].name == name {
+			return e.fields[i].raw, true
+		}
+	}
+	if e.more {
+		return canon.Get(e.Content, name)
+	}
+	return nil, false
 }
 
 func textProperty(s string) property { return property{value: value{kind: textValue, text: s}} }

@@ -3,6 +3,7 @@ package pushrule
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -110,6 +111,26 @@ func describe(m *Match) string {
 		s += "H"
 	}
 	return s
+}
+
+// TestManyProperties looks beyond what an Event remembers.
+func TestManyProperties(t *testing.T) {
+	content, rules := `{"a":0`, Default(alice)
+	for i := range 40 {
+		key := string(rune('a'+i/26)) + string(rune('a'+i%26))
+		content += `,"` + key + `":{"x":` + strconv.Itoa(i) + `}`
+		condition := `{"kind":"event_property_is","key":"content.` + key + `.x","value":` + strconv.Itoa(i) + `}`
+		rules = put(t, rules, Override, key, Draft{Actions: raws(), Conditions: raws(condition, `{"kind":"room_member_count","is":"`+strconv.Itoa(i)+`"}`)}, Place{})
+	}
+	e := &Event{Type: "x", Sender: "@bob:x", Content: []byte(content + "}")}
+	c := Compile(alice, rules)
+	for range 2 {
+		for i := range 40 {
+			if m := c.Evaluate(e, Facts{Members: i}, Target{User: alice}); m == nil || m.RuleID != rules.Override[40-i].ID {
+				t.Errorf("%d: %+v", i, m)
+			}
+		}
+	}
 }
 
 func TestMasterRule(t *testing.T) {
@@ -441,7 +462,7 @@ func BenchmarkEvaluate(b *testing.B) {
 			e := message(body)
 			b.ReportAllocs()
 			for b.Loop() {
-				e.seen = e.seen[:0]
+				e.seen, e.fields = e.seen[:0], nil
 				if c.Evaluate(e, Facts{Members: 50}, Target{User: alice}) == nil {
 					b.Fatal("no rule matched")
 				}
