@@ -11,6 +11,9 @@ import (
 
 // encode gives the binary form of an argument for a parameter of the given type; nil is NULL. Bytes are copied.
 func (s *pgSession) encode(arg any, oid uint32) ([]byte, error) {
+	if s.arena == nil {
+		s.arena = make([]byte, 0, 512) // a slice of it, even an empty one, must not be nil: that is NULL
+	}
 	at := len(s.arena)
 	switch v := arg.(type) {
 	case nil:
