@@ -9,7 +9,8 @@
 // # One dialect
 //
 // A statement is written once, as a package-level variable made by [SQL], with $1, $2, … as placeholders. For SQLite three
-// things are rewritten: $n becomes ?n, "= ANY($n)" becomes "IN (SELECT value FROM json_each(?n))", FOR UPDATE is dropped. In
+// things are rewritten: $n becomes ?n, "= ANY($n)" (of integers or text, not of blobs) becomes "IN (SELECT value FROM json_each(?n))",
+// FOR UPDATE is dropped. In
 // migrations INTEGER and BIGINT become BIGINT, BLOB becomes BYTEA, TEXT gets the C collation and WITHOUT ROWID is dropped for
 // PostgreSQL. What cannot be said in both is an [Escape]; a test counts them. Times are int64 milliseconds, booleans are 0 or 1
 // in a BIGINT column. Text with a NUL byte or invalid UTF-8 is refused on both engines ([ErrText]) since PostgreSQL cannot keep it:
