@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"myelin/internal/account"
+	"myelin/internal/directory"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -12,13 +13,14 @@ import (
 
 // Config is everything the API needs.
 type Config struct {
-	Ours     *ours.Set
-	Accounts *account.Accounts
-	Graph    *graph.Graph
-	Rooms    *room.Rooms
-	View     *view.View
-	Log      *slog.Logger
-	Settings Settings
+	Ours      *ours.Set
+	Accounts  *account.Accounts
+	Graph     *graph.Graph
+	Rooms     *room.Rooms
+	View      *view.View
+	Directory *directory.Directory
+	Log       *slog.Logger
+	Settings  Settings
 }
 
 // Settings are the choices of the operator that shape answers of the API.

@@ -15,6 +15,7 @@ func (a *API) Routes() []web.Route {
 		a.membershipRoutes(),
 		a.sendingRoutes(),
 		a.readingRoutes(),
+		a.directoryRoutes(),
 	))
 }
 

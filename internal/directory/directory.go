@@ -1,0 +1,119 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"myelin/internal/bus"
+	"myelin/internal/graph"
+	"myelin/internal/ours"
+	"myelin/internal/sqldb"
+	"myelin/matrix/event"
+	"myelin/matrix/eventauth"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+)
+
+// Config is what a Directory needs.
+type Config struct {
+	DB    *sqldb.DB
+	Ours  *ours.Set
+	Graph *graph.Graph
+	// Bus tells what changed. Without it every listing reads all published rooms anew.
+	Bus *bus.Bus
+	Log *slog.Logger // nil discards
+}
+
+// Directory finds rooms. It is safe for concurrent use.
+type Directory struct {
+	db    *sqldb.DB
+	ours  *ours.Set
+	graph *graph.Graph
+	log   *slog.Logger
+	list  list
+	close func()
+}
+
+// Migrations make the tables. A reserved alias has an empty room_id. Times are in milliseconds since the epoch.
+var migrations = []sqldb.Migration{{Slice: "directory", Version: 1, SQL: `
+	CREATE TABLE aliases (
+		alias TEXT NOT NULL PRIMARY KEY,
+		room_id TEXT NOT NULL,
+		creator TEXT NOT NULL,
+		created BIGINT NOT NULL
+	);
+	CREATE INDEX aliases_by_room ON aliases (room_id);
+	CREATE TABLE published (
+		room_id TEXT NOT NULL PRIMARY KEY,
+		created BIGINT NOT NULL
+	);
+`}}
+
+// Open prepares the tables and returns the directory.
+func Open(ctx context.Context, c Config) (*Directory, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.DB.Migrate(ctx, migrations...); err != nil {
+		return nil, fmt.Errorf("open directory: %w", err)
+	}
+	d := &Directory{db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, close: func() {}}
+	d.list.reset(c.Bus == nil)
+	if c.Bus != nil {
+		_, d.close = c.Bus.Subscribe(d.list.follow)
+	}
+	return d, nil
+}
+
+// Close leaves the bus.
+func (d *Directory) Close() { d.close() }
+
+func now() int64 { return time.Now().UnixMilli() }
+
+// Actor is a local user who wants to change the directory.
+type Actor struct {
+	User id.UserID
+	// Admin may do what otherwise takes power in the room.
+	Admin bool
+}
+
+// mayManage returns M_FORBIDDEN unless the actor is in the room with the power to choose its canonical alias,
+// which is what ties a room to the names it goes by.
+func (d *Directory) mayManage(ctx context.Context, who Actor, head *graph.Head) error {
+	if who.Admin {
+		return nil
+	}
+	if head.State.Membership(who.User) != graph.Join {
+		return mxerr.Forbidden("You are not in this room.")
+	}
+	state, err := d.entries(ctx, head, "m.room.create", "m.room.power_levels")
+	if err != nil {
+		return err
+	}
+	levels := eventauth.PowerLevels(head.Version, state["m.room.create"], state["m.room.power_levels"])
+	if levels.User(who.User) < levels.Event("m.room.canonical_alias", true) {
+		return mxerr.Forbidden("You don't have permission to change the aliases of this room.")
+	}
+	return nil
+}
+
+// entries loads the state events of these types that have an empty state key.
+func (d *Directory) entries(ctx context.Context, head *graph.Head, types ...string) (map[string]*event.PDU, error) {
+	var nids []graph.EventNID
+	for _, typ := range types {
+		if nid, ok := head.State.Get(typ, ""); ok {
+			nids = append(nids, nid)
+		}
+	}
+	events, err := d.graph.Events(ctx, head.Room, nids)
+	if err != nil {
+		return nil, fmt.Errorf("load state of %s: %w", head.ID, err)
+	}
+	found := make(map[string]*event.PDU, len(events))
+	for _, e := range events {
+		found[e.PDU.Type()] = e.PDU
+	}
+	return found, nil
+}

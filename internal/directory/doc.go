@@ -1,0 +1,29 @@
+// Package directory is how rooms are found: by an alias, and in the list of published rooms.
+//
+// # Owns
+//
+// The tables aliases and published, and in memory a list of what the published rooms say of
+// themselves.
+//
+// # Invariants
+//
+//   - An alias belongs to one of our server names and leads to one room. While a room is being created its
+//     alias is reserved: it leads nowhere yet, and nobody else gets it. A reservation that was left behind by a crash
+//     can be taken over after a minute.
+//   - Aliases and publication move to the replacement of a room in the transaction that creates it.
+//   - The list in memory is dropped, room by room, before whoever changed a room is answered: the bus calls
+//     first. What another node changed makes all of it stale. Publication takes a position of the stream for
+//     this reason, though no client sees it in a sync.
+//
+// # Refuses
+//
+// To change rooms: which aliases a room calls canonical is said by its own events, and package
+// clientapi has them corrected. To resolve what belongs to other servers.
+//
+// # Locks
+//
+// list.mu is a leaf. The bus holds its own lock while it calls list.follow, which takes list.mu.
+//
+// Spec: cs Room aliases
+// Spec: cs Published room directory
+package directory
