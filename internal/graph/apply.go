@@ -291,10 +291,10 @@ func writeEvents(tx *sqldb.Tx, jobs []*job) {
 	var args []any
 	for _, j := range jobs {
 		for _, e := range j.updates {
-			tx.Queue(placeEvent, e.Room, e.NID, e.ordArg(), int64(e.Flags), e.StateBefore, e.Replaces)
+			tx.Queue(placeEvent, e.Room, e.NID, e.ordArg(), int64(e.Flags), e.StateBefore, e.Replaces, e.HeadState)
 		}
 		for _, e := range j.inserts {
-			args = append(args, e.Room, e.NID, e.PDU.ID(), e.ordArg(), e.PDU.OriginServerTS(), int64(e.Flags), e.StateBefore,
+			args = append(args, e.Room, e.NID, e.PDU.ID(), e.ordArg(), e.PDU.OriginServerTS(), int64(e.Flags), e.StateBefore, e.HeadState,
 				e.Replaces, e.RedactedBy, e.Txn.stored(), e.PDU.Raw())
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"myelin/matrix/roomver"
 )
 
-const eventColumns = `e.room_nid, e.event_nid, e.event_id, e.ord, e.flags, e.state_nid, e.replaces, e.redacted_by, e.txn, r.version, e.body
+const eventColumns = `e.room_nid, e.event_nid, e.event_id, e.ord, e.flags, e.state_nid, e.head_state, e.replaces, e.redacted_by, e.txn, r.version, e.body
 	FROM events e JOIN rooms r ON r.room_nid = e.room_nid`
 
 // 7 is hidden: Outlier, Rejected and SoftFailed.
@@ -51,7 +51,7 @@ func (l *loading) row(r *sqldb.Row) error {
 	var version string
 	var ord *int64
 	var txn, body []byte
-	err := r.Scan(&e.Room, &e.NID, &name, &ord, &e.Flags, &e.StateBefore, &e.Replaces, &e.RedactedBy, &txn, &version, &body)
+	err := r.Scan(&e.Room, &e.NID, &name, &ord, &e.Flags, &e.StateBefore, &e.HeadState, &e.Replaces, &e.RedactedBy, &txn, &version, &body)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ type Placement struct {
 }
 
 // Advance returns the head after one more event, which follows all extremities that are among its prev_events. It sets
-// StateBefore, Replaces and Change of the event, and touches nothing else. Calls may be chained before a
+// StateBefore, HeadState, Replaces and Change of the event, and touches nothing else. Calls may be chained before a
 // Commit, which takes the events in the same order.
 func (h *Head) Advance(e *Event) (*Head, error) { return h.Place(e, Placement{}) }
 
@@ -63,6 +63,7 @@ func (h *Head) Place(e *Event, p Placement) (*Head, error) {
 	case live && e.PDU.IsState():
 		n.moveTo(n.State.With(e.change()), e)
 	}
+	e.HeadBefore, e.HeadState = h.StateNID, n.StateNID
 	return n.seal(e), nil
 }
 

@@ -12,8 +12,8 @@ import (
 var (
 	roomsAfter = sqldb.SQL(`SELECT room_nid FROM heads WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`)
 	statesPage = sqldb.SQL(`SELECT state_nid, parent_nid, step FROM states WHERE room_nid = $1 AND state_nid > $2 ORDER BY state_nid LIMIT $3`)
-	refsPage   = sqldb.SQL(`SELECT event_nid, state_nid FROM events WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid LIMIT $3`)
-	refsSince  = sqldb.SQL(`SELECT state_nid FROM events WHERE room_nid = $1 AND ord IS NOT NULL AND (ord > $2 OR ord < $3)`)
+	refsPage   = sqldb.SQL(`SELECT event_nid, state_nid, head_state FROM events WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid LIMIT $3`)
+	refsSince  = sqldb.SQL(`SELECT state_nid, head_state FROM events WHERE room_nid = $1 AND ord IS NOT NULL AND (ord > $2 OR ord < $3)`)
 	minOrdOf   = sqldb.SQL(`SELECT min_ord FROM heads WHERE room_nid = $1`)
 	lockHead   = sqldb.SQL(`SELECT rev, epoch, state_nid, min_ord FROM heads WHERE room_nid = $1 FOR UPDATE`)
 	bumpHead   = sqldb.SQL(`UPDATE heads SET rev = $2, prev_rev = $3, epoch = $4 WHERE room_nid = $1`)
@@ -151,12 +151,12 @@ func (g *Graph) snapshots(ctx context.Context, room RoomNID) (*snapshotTree, err
 		err := g.db.Read(ctx, func(tx *sqldb.Tx) error {
 			n = 0
 			return tx.Query(refsPage, func(r *sqldb.Row) error {
-				var nid StateNID
-				if err := r.Scan(&event, &nid); err != nil {
+				var before, head StateNID
+				if err := r.Scan(&event, &before, &head); err != nil {
 					return err
 				}
 				n++
-				t.used[nid] = true
+				t.used[before], t.used[head] = true, true
 				return nil
 			}, room, event, scanPage)
 		})
@@ -221,9 +221,9 @@ func (g *Graph) removeStates(ctx context.Context, room RoomNID, t *snapshotTree,
 // catchUp reads what was written since the snapshots were listed. The tree itself is left alone: the transaction may be run again.
 func (t *snapshotTree) catchUp(tx *sqldb.Tx, room RoomNID) (used []StateNID, fresh []link, err error) {
 	err = tx.Query(refsSince, func(r *sqldb.Row) error {
-		var nid StateNID
-		err := r.Scan(&nid)
-		used = append(used, nid)
+		var before, head StateNID
+		err := r.Scan(&before, &head)
+		used = append(used, before, head)
 		return err
 	}, room, t.maxOrd, t.minOrd)
 	if err != nil {

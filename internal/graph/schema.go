@@ -13,7 +13,8 @@ import (
 // is deleted must leave its row in heads, with another rev, until no writer can hold its head any more.
 //
 // events is clustered by room: a page of timeline lies together. ord is NULL for outliers. ts repeats the event's
-// origin_server_ts. txn is device, NUL, transaction ID.
+// origin_server_ts. head_state is the state of the head once the event was in, so that what clients were told of a forked room can be
+// compared exactly. txn is device, NUL, transaction ID.
 //
 // states is described at the package. body and full_state stand last so that the columns before them are read without them.
 //
@@ -44,6 +45,7 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		ts BIGINT NOT NULL,
 		flags BIGINT NOT NULL,
 		state_nid BIGINT NOT NULL,
+		head_state BIGINT NOT NULL,
 		replaces BIGINT NOT NULL,
 		redacted_by BIGINT NOT NULL,
 		txn BLOB,
@@ -178,8 +180,8 @@ var (
 	headOf = sqldb.SQL(`SELECT rev, epoch, state_nid, states, joined, invited, min_ord, extremities FROM heads WHERE room_nid = $1`)
 
 	insertEvents = rows(`INSERT INTO events
-		(room_nid, event_nid, event_id, ord, ts, flags, state_nid, replaces, redacted_by, txn, body) VALUES `, 11, ``)
-	placeEvent = sqldb.SQL(`UPDATE events SET ord = $3, flags = $4, state_nid = $5, replaces = $6
+		(room_nid, event_nid, event_id, ord, ts, flags, state_nid, head_state, replaces, redacted_by, txn, body) VALUES `, 12, ``)
+	placeEvent = sqldb.SQL(`UPDATE events SET ord = $3, flags = $4, state_nid = $5, replaces = $6, head_state = $7
 		WHERE room_nid = $1 AND event_nid = $2`)
 	pruneEvent = sqldb.SQL(`UPDATE events SET flags = flags | 16, redacted_by = $3, body = $4 WHERE room_nid = $1 AND event_nid = $2`)
 	storedIDs  = sqldb.SQL(`SELECT event_id, event_nid FROM events WHERE event_id = ANY($1)`)

@@ -147,7 +147,7 @@ func TestReclaimStates(t *testing.T) {
 					if r.IntN(10) < 8 {
 						tx.Queue(deleteEvent, room, e.NID)
 					} else {
-						used[e.StateBefore] = true
+						used[e.StateBefore], used[e.HeadState] = true, true
 					}
 				}
 				return nil

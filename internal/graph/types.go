@@ -97,6 +97,10 @@ type Event struct {
 	RedactedBy EventNID
 	// StateBefore is the state of the room before the event. Set by Head.Advance; meaningless for outliers.
 	StateBefore StateNID
+	// HeadBefore and HeadState are the state of the room's head before and after the step that brought the event: what the server held to
+	// be the room's state then. They differ from the states before and after the event where the room had forked. Set by
+	// Head.Place for events that are not backfilled; 0 for others. HeadBefore is set on events fresh from a commit only.
+	HeadBefore, HeadState StateNID
 	// Txn is set for events that a local client sent with a transaction ID. Events that come from the disk know Device and ID, and
 	// User is their sender; the scope is not kept.
 	Txn TxnRef
