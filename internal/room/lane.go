@@ -69,7 +69,7 @@ func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, d
 		}
 		q, err := r.queue(ctx, l, txn, decide)
 		if err != nil {
-			return "", err
+			return r.answered(ctx, txn, err)
 		}
 		if q.ticket == nil {
 			return q.event, nil
@@ -82,6 +82,9 @@ func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, d
 		}
 		switch {
 		case err == nil:
+			if txn != (graph.TxnRef{}) {
+				r.sent.Set(txn, q.event)
+			}
 			return q.event, nil
 		case errors.Is(err, graph.ErrTxn):
 			l.forget(q.epoch)
@@ -96,6 +99,23 @@ func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, d
 		}
 	}
 	return "", fmt.Errorf("commit to %s: lost against other writers %d times in a row", room, maxAttempts)
+}
+
+// answered returns the event of a client's transaction that was answered before, or else the
+// reason why it can't be sent now: what was sent once stays sent, though the user may have lost
+// the right to send it again.
+func (r *Rooms) answered(ctx context.Context, txn graph.TxnRef, reason error) (id.EventID, error) {
+	if txn == (graph.TxnRef{}) {
+		return "", reason
+	}
+	known, ok, err := r.cfg.Graph.TxnEvent(ctx, txn)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return "", reason
+	}
+	return known, nil
 }
 
 // pause waits before an attempt; not at all before the first.

@@ -46,6 +46,9 @@ type Profile struct {
 type Rooms struct {
 	cfg   Config
 	lanes *otter.Cache[id.RoomID, *lane]
+	// sent holds the newest transactions of clients. That a transaction is applied once is for
+	// the graph to see; here it only saves the attempt.
+	sent *otter.Cache[graph.TxnRef, id.EventID]
 	// lastCreation is the time of the newest room made here, in milliseconds.
 	lastCreation atomic.Int64
 }
@@ -53,11 +56,15 @@ type Rooms struct {
 // maxLanes bounds the heads kept in memory. An evicted lane is loaded again on demand.
 const maxLanes = 20_000
 
+// maxSent bounds the transactions of clients kept in memory.
+const maxSent = 20_000
+
 // New returns a writer over the graph.
 func New(cfg Config) *Rooms {
 	return &Rooms{
 		cfg:   cfg,
 		lanes: otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
+		sent:  otter.Must(&otter.Options[graph.TxnRef, id.EventID]{MaximumSize: maxSent}),
 	}
 }
 

@@ -27,8 +27,8 @@ type Message struct {
 // Spec: cs sendMessage
 // Spec: cs setRoomStateWithKey
 func (r *Rooms) Send(ctx context.Context, m Message) (id.EventID, error) {
-	if known, ok, err := r.sent(ctx, m.Txn); err != nil || ok {
-		return known, err
+	if known, ok := r.sent.GetIfPresent(m.Txn); ok {
+		return known, nil
 	}
 	return r.advance(ctx, m.Room, m.Txn, func(head *graph.Head) (step, error) {
 		b := r.batch(head)
@@ -52,14 +52,6 @@ func (b *batch) step(result id.EventID, txn graph.TxnRef) step {
 	return step{commit: c, event: result}
 }
 
-// sent returns the event of a client transaction that was answered before.
-func (r *Rooms) sent(ctx context.Context, txn graph.TxnRef) (id.EventID, bool, error) {
-	if txn == (graph.TxnRef{}) {
-		return "", false, nil
-	}
-	return r.cfg.Graph.TxnEvent(ctx, txn)
-}
-
 // Redaction is a client's request to redact an event.
 type Redaction struct {
 	Room   id.RoomID
@@ -77,8 +69,8 @@ type Redaction struct {
 //
 // Spec: cs redactEvent
 func (r *Rooms) Redact(ctx context.Context, req Redaction) (id.EventID, error) {
-	if known, ok, err := r.sent(ctx, req.Txn); err != nil || ok {
-		return known, err
+	if known, ok := r.sent.GetIfPresent(req.Txn); ok {
+		return known, nil
 	}
 	target, ok, err := r.cfg.Graph.Event(ctx, req.Target)
 	if err != nil {
