@@ -1,0 +1,166 @@
+package servertest
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"myelin/internal/config"
+	"myelin/internal/server"
+	"myelin/internal/sqldb"
+	"myelin/internal/sqldb/sqldbtest"
+)
+
+// Server is a running server with a database of its own. It stops when its test ends.
+type Server struct {
+	// URL is where clients reach it, without a slash at its end. It changes with a restart.
+	URL string
+	// Config may be changed before a restart.
+	Config *config.Config
+
+	tb      testing.TB
+	log     *slog.Logger
+	handler http.Handler
+	http    *http.Client
+	stop    func() error
+}
+
+// Each runs a subtest on each engine.
+func Each(t *testing.T, run func(t *testing.T, s *Server), configure ...func(*config.Config)) {
+	t.Helper()
+	for _, d := range []sqldb.Dialect{sqldb.SQLite, sqldb.PostgreSQL} {
+		t.Run(d.String(), func(t *testing.T) { run(t, Start(t, d, configure...)) })
+	}
+}
+
+// Start runs a server with open registration and without rate limits, unless configure says otherwise.
+func Start(tb testing.TB, d sqldb.Dialect, configure ...func(*config.Config)) *Server {
+	tb.Helper()
+	c := config.Default()
+	c.DataDir = filepath.Join(tb.TempDir(), "data")
+	if d == sqldb.PostgreSQL {
+		c.Database = sqldbtest.URL(tb, d)
+	}
+	c.Client.Listen = "127.0.0.1:0"
+	c.Registration = "open"
+	c.AllowGuests = true
+	c.RateLimits = "off"
+	for _, f := range configure {
+		f(c)
+	}
+	s := &Server{Config: c, tb: tb, log: slog.New(newWatch(tb))}
+	tb.Cleanup(s.Stop)
+	s.start()
+	return s
+}
+
+func (s *Server) start() {
+	s.tb.Helper()
+	ready := make(chan net.Addr, 1)
+	srv, err := server.New(s.tb.Context(), server.Config{
+		Config: s.Config, Version: "test", Log: s.log, Ready: func(a net.Addr) { ready <- a },
+	})
+	if err != nil {
+		s.tb.Fatalf("build the server: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.tb.Context()))
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	s.http = &http.Client{Transport: transport, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+	s.stop = func() error {
+		cancel()
+		err := <-done
+		transport.CloseIdleConnections()
+		return err
+	}
+	select {
+	case at := <-ready:
+		s.URL = "http://" + at.String()
+		s.handler = srv.Handler()
+	case err := <-done:
+		s.stop = nil
+		s.tb.Fatalf("run the server: %v", err)
+	}
+}
+
+// Stop drains and stops the server. Stopping twice does nothing.
+func (s *Server) Stop() {
+	s.tb.Helper()
+	if s.stop == nil {
+		return
+	}
+	stop := s.stop
+	s.stop = nil
+	if err := stop(); err != nil {
+		s.tb.Errorf("stop the server: %v", err)
+	}
+}
+
+// Restart stops the server and starts it on the same data.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.Stop()
+	s.start()
+}
+
+// Handler serves clients without a network.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// watch is a log that fails the test at the first error.
+type watch struct {
+	tb   testing.TB
+	with string
+
+	mu   *sync.Mutex
+	over *bool // guarded by mu: the test has ended, and may not be talked to
+}
+
+func newWatch(tb testing.TB) *watch {
+	w := &watch{tb: tb, mu: new(sync.Mutex), over: new(bool)}
+	tb.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		*w.over = true
+	})
+	return w
+}
+
+func (w *watch) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+
+func (w *watch) Handle(_ context.Context, r slog.Record) error {
+	var line strings.Builder
+	line.WriteString(r.Message + w.with)
+	r.Attrs(func(a slog.Attr) bool {
+		line.WriteString(" " + a.String())
+		return true
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case *w.over:
+	case r.Level >= slog.LevelError:
+		w.tb.Errorf("the server logs an error: %s", &line)
+	default:
+		w.tb.Logf("the server warns: %s", &line)
+	}
+	return nil
+}
+
+func (w *watch) WithAttrs(as []slog.Attr) slog.Handler {
+	next := *w
+	for _, a := range as {
+		next.with += " " + a.String()
+	}
+	return &next
+}
+
+func (w *watch) WithGroup(string) slog.Handler { return w }
