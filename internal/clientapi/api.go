@@ -9,6 +9,7 @@ import (
 	"myelin/internal/ours"
 	"myelin/internal/room"
 	"myelin/internal/view"
+	"myelin/matrix/roomver"
 )
 
 // Config is everything the API needs.
@@ -25,9 +26,17 @@ type Config struct {
 
 // Settings are the choices of the operator that shape answers of the API.
 type Settings struct {
-	// BaseURL is where clients reach this server, without a slash at its end.
-	BaseURL string
+	// BaseURL is where clients reach this server, without a slash at its end. It is known once
+	// the server listens.
+	BaseURL func() string
+	// Support names the people behind the server. Each field may be empty.
+	Support Support
+	// RoomVersion is that of rooms whose creator asks for none.
+	RoomVersion *roomver.Version
 }
+
+// Support is whom users may turn to.
+type Support struct{ Email, MatrixID, Page string }
 
 // API serves the client-server API.
 type API struct{ Config }

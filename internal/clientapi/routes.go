@@ -11,6 +11,9 @@ import (
 // want to read the table only.
 func (a *API) Routes() []web.Route {
 	return withOldPaths(slices.Concat(
+		a.discoveryRoutes(),
+		a.sessionRoutes(),
+		a.registrationRoutes(),
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),
 		a.sendingRoutes(),

@@ -18,21 +18,19 @@ import (
 // Run serves until ctx ends, then drains and stops everything. It returns nil where that was all.
 func (s *Server) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
-	// What runs in the background outlives the requests, which may wait for it; both end before the database.
-	defer s.background.Stop()
-	s.background.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
-	s.background.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
-	s.background.Every("sweep expired tokens", 5*time.Minute, s.accounts.Sweep)
-
 	ports, err := s.listen()
 	if err != nil {
 		return err
 	}
+	// What runs in the background outlives the requests, which may wait for it; both end before the database.
+	s.startBackground()
+	at := ports[0].listener.Addr()
+	s.address.Store(&at)
 	failed := make(chan error, len(ports))
 	for _, p := range ports {
 		go func() { failed <- p.serve() }()
 	}
-	s.hello(ctx, ports[0].listener.Addr())
+	s.hello(ctx, at)
 
 	select {
 	case <-ctx.Done():

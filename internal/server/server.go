@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"myelin/internal/config"
 	"myelin/internal/sqldb"
 	"myelin/internal/web"
-	"myelin/internal/work"
 	"myelin/matrix/mxerr"
 )
 
@@ -39,13 +39,14 @@ type Config struct {
 // Server is one node, built and not yet running.
 type Server struct {
 	*core
+	slices
 	own     Config
 	clients http.Handler
 	// draining is closed when the server is told to stop.
 	draining chan struct{}
-	// background is what runs beside the requests.
-	background *work.Group
-	started    time.Time
+	started  time.Time
+	// address is where clients are served, nil before that.
+	address atomic.Pointer[net.Addr]
 }
 
 // New builds a server. It opens the database and binds no port. The caller calls Run, or Close.
@@ -56,7 +57,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Listen == nil {
 		c.Listen = net.Listen
 	}
-	s := &Server{own: c, draining: make(chan struct{}), background: work.NewGroup(c.Log), started: time.Now()}
+	s := &Server{own: c, draining: make(chan struct{}), started: time.Now()}
 	if s.core, err = openCore(ctx, c.Config, c.Log); err != nil {
 		return nil, err
 	}
@@ -66,7 +67,9 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 		}
 	}()
 
-	// web
+	if err := s.openSlices(ctx); err != nil {
+		return nil, err
+	}
 	s.clients, err = web.New(web.Config{
 		Routes:         s.routes(),
 		Authenticate:   s.authenticate,
@@ -86,7 +89,7 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 
 // routes is the whole route table of the port for clients.
 func (s *Server) routes() []web.Route {
-	return []web.Route{s.welcome()}
+	return append(s.clientAPI.Routes(), s.welcome())
 }
 
 // Handler serves clients without a network, for tests.

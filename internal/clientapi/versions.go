@@ -1,0 +1,66 @@
+package clientapi
+
+import (
+	"context"
+
+	"myelin/internal/web"
+	"myelin/matrix/mxerr"
+)
+
+// discoveryRoutes is about what this server is and where to find it.
+//
+// Spec: cs API Standards
+// Spec: cs Server Discovery
+func (a *API) discoveryRoutes() []web.Route {
+	const known = "/.well-known/matrix"
+	return []web.Route{
+		{Method: "GET", Path: "/_matrix/client/versions", Op: "getVersions", Auth: web.None, Rate: web.RateNone, Handle: versions},
+		{Method: "GET", Path: known + "/client", Op: "getWellknown", Auth: web.None, Rate: web.RateNone, Handle: a.wellKnownClient},
+		{Method: "GET", Path: known + "/support", Op: "getWellknownSupport", Auth: web.None, Rate: web.RateNone, Handle: a.wellKnownSupport},
+	}
+}
+
+var supported = web.JSON(map[string]any{
+	"versions": []string{
+		"r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1",
+		"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+		"v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+	},
+	"unstable_features": map[string]bool{
+		"org.matrix.msc3391": true, // deletion of account data
+		"org.matrix.msc4222": true, // state_after in sync
+	},
+})
+
+// Spec: cs getVersions
+func versions(context.Context, *web.Request) (*web.Response, error) { return supported, nil }
+
+// Spec: cs getWellknown
+func (a *API) wellKnownClient(context.Context, *web.Request) (*web.Response, error) {
+	return web.JSON(map[string]any{
+		"m.homeserver": map[string]any{"base_url": a.Settings.BaseURL()},
+	}), nil
+}
+
+// contact is how to reach the people behind a server.
+type contact struct {
+	MatrixID     string `json:"matrix_id,omitempty"`
+	EmailAddress string `json:"email_address,omitempty"`
+	Role         string `json:"role"`
+}
+
+// Spec: cs getWellknownSupport
+func (a *API) wellKnownSupport(context.Context, *web.Request) (*web.Response, error) {
+	s := a.Settings.Support
+	body := map[string]any{}
+	if s.Email != "" || s.MatrixID != "" {
+		body["contacts"] = []contact{{MatrixID: s.MatrixID, EmailAddress: s.Email, Role: "m.role.admin"}}
+	}
+	if s.Page != "" {
+		body["support_page"] = s.Page
+	}
+	if len(body) == 0 {
+		return nil, mxerr.NotFound("this server names nobody to turn to")
+	}
+	return web.JSON(body), nil
+}

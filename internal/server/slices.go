@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"myelin/internal/clientapi"
+	"myelin/internal/directory"
+	"myelin/internal/graph"
+	"myelin/internal/room"
+	"myelin/internal/view"
+	"myelin/internal/work"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+)
+
+// slices is what the server adds to the core, from the bottom up.
+type slices struct {
+	background *work.Runner
+	graph      *graph.Graph
+	foreign    *foreignNews
+	rooms      *room.Rooms
+	view       *view.View
+	directory  *directory.Directory
+	clientAPI  *clientapi.API
+}
+
+// openSlices builds everything above the core. What it opened is closed with the core, also after an error.
+func (s *Server) openSlices(ctx context.Context) (err error) {
+	c := s.config
+	version, ok := roomver.Get(c.DefaultRoomVersion)
+	if !ok {
+		return fmt.Errorf("default_room_version: there is no room version %q", c.DefaultRoomVersion)
+	}
+
+	// work
+	if err := s.db.Migrate(ctx, work.Migrations()...); err != nil {
+		return fmt.Errorf("prepare the tables of background work: %w", err)
+	}
+	node, err := nodeName(s.folder.path)
+	if err != nil {
+		return err
+	}
+	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
+	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
+
+	// graph
+	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
+	if err != nil {
+		return err
+	}
+
+	opened, err := s.db.Last(ctx)
+	if err != nil {
+		return fmt.Errorf("find the end of the stream: %w", err)
+	}
+	s.foreign = newForeignNews(s.graph, s.bus, opened)
+
+	// directory
+	s.directory, err = directory.Open(ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.directory.Close(); return nil })
+
+	// room
+	s.rooms = room.New(room.Config{
+		Graph: s.graph, Ours: s.ours, Log: s.log, DefaultVersion: version,
+		Profile: s.profile, Alias: s.directory.Lookup, IsGuest: s.isGuest,
+	})
+
+	// view
+	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers})
+
+	// clientapi
+	s.clientAPI = clientapi.New(clientapi.Config{
+		Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, View: s.view, Directory: s.directory, Log: s.log,
+		Settings: clientapi.Settings{
+			BaseURL:     s.baseURL,
+			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
+			RoomVersion: version,
+		},
+	})
+	return nil
+}
+
+// startBackground starts what runs beside the requests. It ends when background stops.
+func (s *Server) startBackground() {
+	w := s.background
+	w.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
+	w.Go("forget what other nodes changed", s.foreign.run)
+	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
+	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
+	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})
+	w.Schedule(work.Job{Name: "reclaim states", Period: 24 * time.Hour, Run: s.reclaimStates})
+}
+
+// profile is what a user's member events show.
+func (s *Server) profile(ctx context.Context, user id.UserID) (room.Profile, error) {
+	name, avatar, err := s.accounts.NameAndAvatar(ctx, user)
+	return room.Profile{DisplayName: name, AvatarURL: avatar}, err
+}
+
+// isGuest reports whether a user of ours is a guest.
+func (s *Server) isGuest(ctx context.Context, user id.UserID) (bool, error) {
+	caller, err := s.accounts.Caller(ctx, user)
+	if mxerr.Is(err, mxerr.CodeNotFound) {
+		return false, nil
+	}
+	return caller.Guest, err
+}
+
+// baseURL is where clients reach this server, as far as it is known yet.
+func (s *Server) baseURL() string {
+	if at := s.address.Load(); at != nil {
+		return s.config.BaseURL(*at)
+	}
+	return s.config.BaseURL(nil)
+}
+
+// nodeName is what this node is called among others that share its database. It stays the same over restarts, so that
+// what this node was at when it crashed is taken up at once. The host is part of it because folders get copied.
+func nodeName(folder string) (string, error) {
+	path := filepath.Join(folder, "node")
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		raw = []byte(rand.Text())
+		err = os.WriteFile(path, raw, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the name of this node (data_dir): %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("ask for the host's name: %w", err)
+	}
+	return string(raw) + "@" + host, nil
+}
