@@ -278,13 +278,26 @@ func writeStates(tx *sqldb.Tx, jobs []*job) {
 		if !ok {
 			from = j.keys.durable()
 		}
-		for i, k := range j.keys.between(from, j.keysTo) {
-			keys = append(keys, j.room, from+KeyNID(i)+1, k.Type, k.StateKey)
-		}
+		keys = j.keyRows(tx, keys, from)
 		done[j.keys] = max(from, j.keysTo)
 	}
 	insertKeys.queue(tx, keys)
 	insertStates.queue(tx, states)
+}
+
+// keyRows appends the rows for keys after from, page by page.
+func (j *job) keyRows(tx *sqldb.Tx, args []any, from KeyNID) []any {
+	for from < j.keysTo {
+		start := from / keyPage * keyPage // pages begin after a multiple
+		to := min(start+keyPage, j.keysTo)
+		if to == start+keyPage && from > start {
+			tx.Queue(dropKeys, j.room, start+1, to)
+			from = start
+		}
+		args = append(args, j.room, from+1, encodeKeys(j.keys.between(from, to)))
+		from = to
+	}
+	return args
 }
 
 func writeEvents(tx *sqldb.Tx, jobs []*job) {

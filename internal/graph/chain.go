@@ -146,10 +146,22 @@ func encodeFull(m statemap.Map) []byte {
 
 var errSnapshot = errors.New("a state snapshot is damaged")
 
-// reader takes varints off a blob.
+// blob takes varints and strings off encoded bytes.
 type blob struct {
 	rest []byte
+	text string // all bytes as one string, for blobs with strings in them
 	bad  bool
+}
+
+// string takes n bytes. It shares the memory of text.
+func (b *blob) string(n uint64) string {
+	if n > uint64(len(b.rest)) {
+		b.bad, b.rest = true, nil
+		return ""
+	}
+	at := len(b.text) - len(b.rest)
+	b.rest = b.rest[n:]
+	return b.text[at : at+int(n)]
 }
 
 func (b *blob) next() uint64 {

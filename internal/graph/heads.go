@@ -143,11 +143,24 @@ func (r *room) learnKeys(tx *sqldb.Tx) (*roomKeys, error) {
 	from := keys.durable()
 	var fresh []event.Key
 	err := tx.Query(keysAfter, func(row *sqldb.Row) error {
-		var k event.Key
-		err := row.Scan(&k.Type, &k.StateKey)
-		fresh = append(fresh, k)
-		return err
-	}, r.nid, from)
+		var first KeyNID
+		var names []byte
+		if err := row.Scan(&first, &names); err != nil {
+			return err
+		}
+		run, err := decodeKeys(names)
+		if err != nil {
+			return err
+		}
+		known := int(from) + len(fresh) - int(first) + 1 // of the run
+		switch {
+		case known < 0:
+			return fmt.Errorf("state keys of room %d: %w", r.nid, errSnapshot)
+		case known < len(run):
+			fresh = append(fresh, run[known:]...)
+		}
+		return nil
+	}, r.nid, from/keyPage*keyPage)
 	if err != nil || len(fresh) == 0 {
 		return keys, err
 	}

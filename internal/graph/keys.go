@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"encoding/binary"
+	"slices"
 	"sync"
 
 	"myelin/matrix/event"
@@ -47,13 +49,10 @@ func (r *roomKeys) number(k event.Key) KeyNID {
 	return r.add(k)
 }
 
-// add is called with mu held.
+// add gives the next number to a pair that has none, or returns the one it has. It is called with mu held.
 func (r *roomKeys) add(k event.Key) KeyNID {
-	t := r.byType[k.Type]
-	if t == nil {
-		t = &typeKeys{byKey: make(map[string]KeyNID)}
-		r.byType[k.Type] = t
-	} else if nid, ok := t.byKey[k.StateKey]; ok {
+	t := r.ofTypeSized(k.Type, 0)
+	if nid, ok := t.byKey[k.StateKey]; ok {
 		return nid
 	}
 	nid := KeyNID(len(r.list) + 1)
@@ -64,6 +63,16 @@ func (r *roomKeys) add(k event.Key) KeyNID {
 	t.byKey[k.StateKey] = nid
 	t.nids = append(t.nids, nid)
 	return nid
+}
+
+// ofTypeSized makes the maps of a type with space for so many pairs. It is called with mu held.
+func (r *roomKeys) ofTypeSized(typ string, n int) *typeKeys {
+	t := r.byType[typ]
+	if t == nil {
+		t = &typeKeys{byKey: make(map[string]KeyNID, n), nids: make([]KeyNID, 0, n)}
+		r.byType[typ] = t
+	}
+	return t
 }
 
 func (r *roomKeys) key(nid KeyNID) event.Key {
@@ -121,12 +130,12 @@ func (r *roomKeys) between(from, to KeyNID) []event.Key {
 func (r *roomKeys) learn(from KeyNID, disk []event.Key) *roomKeys {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.reserve(disk)
 	for i, k := range disk {
-		nid := int(from) + i + 1
+		nid := from + KeyNID(i) + 1
 		switch {
-		case nid <= len(r.list) && r.list[nid-1] == k:
-		case nid == len(r.list)+1 && r.fresh(k):
-			r.add(k)
+		case int(nid) <= len(r.list) && r.list[nid-1] == k:
+		case int(nid) == len(r.list)+1 && r.add(k) == nid:
 		default:
 			return r.fork(from, disk)
 		}
@@ -135,15 +144,25 @@ func (r *roomKeys) learn(from KeyNID, disk []event.Key) *roomKeys {
 	return r
 }
 
-// fresh is called with mu held.
-func (r *roomKeys) fresh(k event.Key) bool {
-	t := r.byType[k.Type]
-	return t == nil || t.byKey[k.StateKey] == 0
+// reserve is called with mu held.
+func (r *roomKeys) reserve(keys []event.Key) {
+	r.list = slices.Grow(r.list, len(keys))
+	if len(keys) < keyPage {
+		return
+	}
+	counts := make(map[string]int)
+	for _, k := range keys {
+		counts[k.Type]++
+	}
+	for typ, n := range counts {
+		r.ofTypeSized(typ, n)
+	}
 }
 
 // fork is called with mu held.
 func (r *roomKeys) fork(from KeyNID, disk []event.Key) *roomKeys {
 	n := newKeys()
+	n.reserve(disk)
 	for _, k := range r.list[:from] {
 		n.add(k)
 	}
@@ -152,4 +171,40 @@ func (r *roomKeys) fork(from KeyNID, disk []event.Key) *roomKeys {
 	}
 	n.stored = from + KeyNID(len(disk))
 	return n
+}
+
+// keyPage is the number of keys that share a row on disk once there are so many.
+const keyPage = 256
+
+// encodeKeys writes for each key the length of its type plus one and the type, or 0 for the type of the key before; then the
+// length of the state key and the state key.
+func encodeKeys(keys []event.Key) []byte {
+	out := make([]byte, 0, 48*len(keys))
+	for i, k := range keys {
+		if i > 0 && keys[i-1].Type == k.Type {
+			out = append(out, 0)
+		} else {
+			out = binary.AppendUvarint(out, uint64(len(k.Type))+1)
+			out = append(out, k.Type...)
+		}
+		out = binary.AppendUvarint(out, uint64(len(k.StateKey)))
+		out = append(out, k.StateKey...)
+	}
+	return out
+}
+
+func decodeKeys(raw []byte) ([]event.Key, error) {
+	keys := make([]event.Key, 0, keyPage)
+	b := blob{rest: raw, text: string(raw)}
+	typ := ""
+	for len(b.rest) > 0 {
+		if n := b.next(); n > 0 {
+			typ = b.string(n - 1)
+		}
+		keys = append(keys, event.Key{Type: typ, StateKey: b.string(b.next())})
+	}
+	if b.bad {
+		return nil, errSnapshot
+	}
+	return keys, nil
 }

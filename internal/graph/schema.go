@@ -18,6 +18,9 @@ import (
 //
 // states is described at the package. body and full_state stand last so that the columns before them are read without them.
 //
+// A row of state_keys names a run of keys, numbered from first_nid on. Runs may overlap. Once a page of keyPage numbers is full, one row
+// holds it.
+//
 // The key of txns is a hash of user, device, scope and transaction ID.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE TABLE rooms (
@@ -67,10 +70,9 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	) WITHOUT ROWID;
 	CREATE TABLE state_keys (
 		room_nid BIGINT NOT NULL,
-		key_nid BIGINT NOT NULL,
-		type TEXT NOT NULL,
-		state_key TEXT NOT NULL,
-		PRIMARY KEY (room_nid, key_nid)
+		first_nid BIGINT NOT NULL,
+		names BLOB NOT NULL,
+		PRIMARY KEY (room_nid, first_nid)
 	) WITHOUT ROWID;
 	CREATE TABLE memberships (
 		user_id TEXT NOT NULL,
@@ -189,9 +191,11 @@ var (
 	insertStates = rows(`INSERT INTO states (room_nid, state_nid, parent_nid, step, delta, full_state) VALUES `, 6, ``)
 	statesExist  = sqldb.SQL(`SELECT COUNT(*) FROM states WHERE room_nid = $1 AND state_nid = ANY($2)`)
 
-	// A row that stands already is the same row: the head's revision says so.
-	insertKeys = rows(`INSERT INTO state_keys (room_nid, key_nid, type, state_key) VALUES `, 4, ` ON CONFLICT DO NOTHING`)
-	keysAfter  = sqldb.SQL(`SELECT type, state_key FROM state_keys WHERE room_nid = $1 AND key_nid > $2 ORDER BY key_nid`)
+	// What stands already has the same keys, if fewer: the head's revision says so.
+	insertKeys = rows(`INSERT INTO state_keys (room_nid, first_nid, names) VALUES `, 3,
+		` ON CONFLICT (room_nid, first_nid) DO UPDATE SET names = excluded.names`)
+	dropKeys  = sqldb.SQL(`DELETE FROM state_keys WHERE room_nid = $1 AND first_nid > $2 AND first_nid <= $3`)
+	keysAfter = sqldb.SQL(`SELECT first_nid, names FROM state_keys WHERE room_nid = $1 AND first_nid > $2 ORDER BY first_nid`)
 
 	setMembers = rows(`INSERT INTO memberships
 		(user_id, room_nid, membership, event_nid, pos, since, prev, forgotten, stripped) VALUES `, 9,

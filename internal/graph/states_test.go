@@ -274,6 +274,11 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal("a checkpoint changed on its way to the disk and back")
 			}
 		}
+		if keys, err := decodeKeys(raw); err == nil {
+			if again, err := decodeKeys(encodeKeys(keys)); err != nil || !slices.Equal(again, keys) {
+				t.Fatal("keys changed on their way to the disk and back")
+			}
+		}
 		if x, err := decodeExtremities(raw); err == nil {
 			if again, err := decodeExtremities(encodeExtremities(x)); err != nil || !slices.Equal(again, x) {
 				t.Fatal("extremities changed on their way to the disk and back")
