@@ -28,7 +28,7 @@ type Ticket struct {
 func (t *Ticket) Done() <-chan struct{} { return t.t.Done() }
 
 // Wait returns nil once the commit is durable, ErrConflict, ErrTxn, or another error. If ctx ends before the commit was taken up it is
-// withdrawn, and what was built on it will fail with ErrConflict.
+// withdrawn, and what was built on it will fail with ErrConflict. Somebody must wait for each commit: only then does memory learn of it.
 func (t *Ticket) Wait(ctx context.Context) error {
 	err := t.t.Wait(ctx)
 	t.once.Do(func() {
@@ -39,6 +39,11 @@ func (t *Ticket) Wait(ctx context.Context) error {
 			t.g.settled(t.j)
 		} else {
 			t.g.failed(t.j)
+		}
+		for _, e := range t.j.inserts {
+			if e.PDU.IsState() {
+				t.g.pending.Delete(e.NID)
+			}
 		}
 	})
 	if err != nil && sqldb.IsUnique(err) {
@@ -95,6 +100,11 @@ func (g *Graph) Commit(c *Commit) *Ticket {
 	j, err := g.prepare(c)
 	if err != nil {
 		return &Ticket{t: sqldb.Failed(err), g: g}
+	}
+	for _, e := range j.inserts {
+		if e.PDU.IsState() {
+			g.pending.Store(e.NID, e)
+		}
 	}
 	return &Ticket{t: g.commits.Submit(j), g: g, j: j}
 }

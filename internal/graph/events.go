@@ -170,13 +170,16 @@ func (g *Graph) EventsByID(ctx context.Context, events []id.EventID) (map[id.Eve
 	return out, nil
 }
 
-// Events returns events of one room by number, in the order asked for. It is an error if one is not stored.
+// Events returns events of one room by number, in the order asked for. It is an error if one is not stored. State events whose
+// commit is queued count as stored, since heads and states may name them already; of these only NID, Room, Flags and PDU may be used.
 func (g *Graph) Events(ctx context.Context, room RoomNID, nids []EventNID) ([]*Event, error) {
 	out := make([]*Event, len(nids))
 	var missing []int64
 	for i, nid := range nids {
 		if e, ok := g.events.GetIfPresent(nid); ok && e.Room == room {
 			out[i] = e
+		} else if e, ok := g.pending.Load(nid); ok && e.(*Event).Room == room {
+			out[i] = e.(*Event)
 		} else {
 			missing = append(missing, int64(nid))
 		}

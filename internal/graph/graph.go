@@ -46,6 +46,9 @@ type Graph struct {
 	rooms  *otter.Cache[RoomNID, *room]
 	names  *otter.Cache[id.RoomID, RoomNID]
 
+	// pending holds the state events of queued commits by number, for those who build on heads that are not durable yet.
+	pending sync.Map // EventNID to *Event
+
 	// fill orders the filling of events by readers against changes of stored events: a reader that began before a change must
 	// not bring back what the change replaced.
 	fill    sync.RWMutex
