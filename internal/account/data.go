@@ -90,10 +90,16 @@ func (a *Accounts) Data(ctx context.Context, user id.UserID, room id.RoomID, typ
 	err := a.db.Read(ctx, func(tx *sqldb.Tx) error {
 		var found bool
 		var err error
-		if d, found, err = getDatum(tx, user, room, typ); err == nil && (!found || d.Deleted) {
-			err = errNoDatum
+		d, found, err = getDatum(tx, user, room, typ)
+		switch d.Room, d.Type = room, typ; {
+		case err != nil:
+			return err
+		case d.isPushRules():
+			return d.show(user) // everybody has some
+		case !found || d.Deleted:
+			return errNoDatum
 		}
-		return err
+		return nil
 	})
 	return d.Content, err
 }
@@ -188,6 +194,9 @@ func updateData(tx *sqldb.Tx, c *changes, user id.UserID, room id.RoomID, typ st
 	if d.Deleted {
 		d.Content = json.RawMessage("{}")
 	}
+	if err := d.show(user); err != nil {
+		return err
+	}
 	tx.Emit(entry(c.pos, bus.AccountData, user, d))
 	if typ == TypeIgnored && room == "" {
 		c.stale(tx, cacheIgnored, []string{string(user)})
@@ -208,27 +217,38 @@ func compactObject(content []byte) (json.RawMessage, error) {
 }
 
 // DataSince lists the entries, global and of rooms, that changed in (from, to], by position. With from 0 that
-// is everything; deleted entries are included.
+// is everything, predefined push rules too; deleted entries are included.
 //
 // Spec: cs Client Config
 func (a *Accounts) DataSince(ctx context.Context, user id.UserID, from, to sqldb.Pos) ([]Datum, error) {
-	return a.data(ctx, sqlDataSince, user, from, to)
+	list, err := a.data(ctx, sqlDataSince, user, from, to)
+	if err != nil || from != 0 {
+		return list, err
+	}
+	return withPushRules(list, user)
 }
 
 // RoomData lists what a user has in one room; an empty room stands for global account data.
 func (a *Accounts) RoomData(ctx context.Context, user id.UserID, room id.RoomID) ([]Datum, error) {
-	return a.data(ctx, sqlRoomData, user, room)
+	list, err := a.data(ctx, sqlRoomData, user, room)
+	if err != nil || room != "" {
+		return list, err
+	}
+	return withPushRules(list, user)
 }
 
-func (a *Accounts) data(ctx context.Context, stmt *sqldb.Stmt, args ...any) ([]Datum, error) {
+func (a *Accounts) data(ctx context.Context, stmt *sqldb.Stmt, user id.UserID, args ...any) ([]Datum, error) {
 	var list []Datum
 	err := a.db.Read(ctx, func(tx *sqldb.Tx) error {
 		list = nil
 		return tx.Query(stmt, func(r *sqldb.Row) error {
 			d, err := scanDatum(r)
+			if err == nil {
+				err = d.show(user)
+			}
 			list = append(list, d)
 			return err
-		}, args...)
+		}, append([]any{user}, args...)...)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list account data: %w", err)

@@ -62,12 +62,15 @@ func TestAccountData(t *testing.T) {
 		ok(t, err)
 		var got []string
 		for i, d := range list {
+			if d.isPushRules() && strings.HasPrefix(string(d.Content), `{"global":{`) {
+				d.Content = []byte("(all)")
+			}
 			got = append(got, fmt.Sprintf("%s %s %s %v", d.Room, d.Type, d.Content, d.Deleted))
 			if i > 0 && d.Pos <= list[i-1].Pos || d.Pos <= from || d.Pos > to {
 				t.Errorf("positions are out of order: %+v", list)
 			}
 		}
-		want := ` x.global {"a":"\u0000"} false, m.fully_read {} false, m.push_rules {} false,` + string(room) + ` x.room {} true`
+		want := ` x.global {"a":"\u0000"} false, m.fully_read {} false, m.push_rules (all) false,` + string(room) + ` x.room {} true`
 		if strings.Join(got, ",") != want {
 			t.Errorf("since then: %s\nwant        %s", strings.Join(got, ","), want)
 		}

@@ -14,11 +14,20 @@ func (a *API) Routes() []web.Route {
 		a.discoveryRoutes(),
 		a.sessionRoutes(),
 		a.registrationRoutes(),
+		a.accountRoutes(),
+		a.deviceRoutes(),
+		a.profileRoutes(),
+		a.accountDataRoutes(),
+		a.filterRoutes(),
+		a.pushRuleRoutes(),
+		a.capabilityRoutes(),
+		a.moderationRoutes(),
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),
 		a.sendingRoutes(),
 		a.readingRoutes(),
 		a.directoryRoutes(),
+		a.ephemeralRoutes(),
 	))
 }
 

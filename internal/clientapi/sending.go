@@ -19,7 +19,7 @@ func (a *API) sendingRoutes() []web.Route {
 	return []web.Route{
 		{Method: "PUT", Path: v3 + "/send/{eventType}/{txnId}", Op: "sendMessage", Auth: web.Guest, Rate: web.RateSend, NotSuspended: true, Handle: a.sendMessage},
 		{Method: "POST", Path: v3 + "/send/{eventType}", Op: "sendMessage", Auth: web.Guest, Rate: web.RateSend, NotSuspended: true, Handle: a.sendMessage},
-		{Method: "PUT", Path: v3 + "/state/{eventType}/{stateKey?}", Op: "setRoomStateWithKey", Rate: web.RateSend, NotSuspended: true, Handle: a.setState},
+		{Method: "PUT", Path: v3 + "/state/{eventType}/{stateKey?}", Op: "setRoomStateWithKey", Auth: web.Guest, Rate: web.RateSend, NotSuspended: true, Handle: a.setState},
 		{Method: "PUT", Path: v3 + "/redact/{eventId}/{txnId}", Op: "redactEvent", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, Handle: a.redact},
 		{Method: "POST", Path: v3 + "/redact/{eventId}", Op: "redactEvent", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, Handle: a.redact},
 		{Method: "POST", Path: v3 + "/upgrade", Op: "upgradeRoom", Rate: web.RateSend, NotSuspended: true, Handle: a.upgradeRoom},

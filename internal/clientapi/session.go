@@ -17,7 +17,7 @@ func (a *API) sessionRoutes() []web.Route {
 		{Method: "GET", Path: v3 + "/login", Op: "getLoginFlows", Auth: web.None, Handle: a.loginFlows},
 		{Method: "POST", Path: v3 + "/login", Op: "login", Auth: web.None, Rate: web.RateLogin, Handle: a.login},
 		{Method: "POST", Path: "/_matrix/client/v1/login/get_token", Op: "generateLoginToken", Rate: web.RateLogin, EmptyBody: true, Handle: a.loginToken},
-		{Method: "POST", Path: v3 + "/refresh", Op: "refresh", Auth: web.None, Rate: web.RateLogin, WhileLocked: true, Handle: a.refresh},
+		{Method: "POST", Path: v3 + "/refresh", Op: "refresh", Auth: web.None, Rate: web.RateLogin, Handle: a.refresh},
 		{Method: "POST", Path: v3 + "/logout", Op: "logout", Auth: web.Guest, EmptyBody: true, WhileLocked: true, Handle: a.logout},
 		{Method: "POST", Path: v3 + "/logout/all", Op: "logout_all", Auth: web.Guest, EmptyBody: true, WhileLocked: true, Handle: a.logoutAll},
 		{Method: "GET", Path: v3 + "/account/whoami", Op: "getTokenOwner", Auth: web.Guest, Handle: a.whoami},

@@ -1,0 +1,81 @@
+package clientapi
+
+import (
+	"context"
+
+	"myelin/internal/web"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
+)
+
+// capabilityRoutes is about what a user can do here, networks behind bridges included.
+//
+// Spec: cs Capabilities negotiation
+// Spec: cs Third-party Networks
+func (a *API) capabilityRoutes() []web.Route {
+	const v3 = "/_matrix/client/v3"
+	return []web.Route{
+		{Method: "GET", Path: v3 + "/capabilities", Op: "getCapabilities", Auth: web.Guest, Handle: a.capabilities},
+		{Method: "GET", Path: v3 + "/thirdparty/protocols", Op: "getProtocols", Handle: noNetworks},
+		{Method: "GET", Path: v3 + "/thirdparty/protocol/{protocol}", Op: "getProtocolMetadata", Handle: unknownNetwork},
+		{Method: "GET", Path: v3 + "/pushers", Op: "getPushers", Handle: noPushers},
+	}
+}
+
+// enabled is the shape of most capabilities.
+type enabled struct {
+	Enabled bool `json:"enabled"`
+}
+
+// Spec: cs getCapabilities
+func (a *API) capabilities(_ context.Context, r *web.Request) (*web.Response, error) {
+	user := enabled{!r.Caller.Guest}
+	profile := map[string]any{"enabled": true}
+	if r.Caller.Guest {
+		profile["allowed"] = []string{"displayname"}
+	}
+	capabilities := map[string]any{
+		"m.change_password":          user,
+		"m.forget_forced_upon_leave": enabled{false},
+		"m.room_versions":            a.roomVersions(),
+		"m.profile_fields":           profile,
+		"m.set_displayname":          enabled{true},
+		"m.set_avatar_url":           user,
+		"m.3pid_changes":             enabled{false},
+		"m.get_login_token":          user,
+	}
+	if r.Caller.Admin {
+		capabilities["m.account_moderation"] = map[string]any{"lock": true, "suspend": true}
+	}
+	return web.JSON(map[string]any{"capabilities": capabilities}), nil
+}
+
+// roomVersions is the capability of that name.
+func (a *API) roomVersions() map[string]any {
+	available := make(map[string]string)
+	for _, v := range roomver.All() {
+		available[v.ID] = "unstable"
+		if v.Stable {
+			available[v.ID] = "stable"
+		}
+	}
+	return map[string]any{"default": a.Settings.RoomVersion.ID, "available": available}
+}
+
+// noNetworks lists the networks that are bridged: none, as long as there are no
+// application services.
+//
+// Spec: cs getProtocols
+func noNetworks(context.Context, *web.Request) (*web.Response, error) { return web.Empty, nil }
+
+// Spec: cs getProtocolMetadata
+func unknownNetwork(_ context.Context, r *web.Request) (*web.Response, error) {
+	return nil, mxerr.NotFound("there is no bridge to %q here", r.Path("protocol"))
+}
+
+// noPushers lists the caller's pushers. None can be set yet.
+//
+// Spec: cs getPushers
+func noPushers(context.Context, *web.Request) (*web.Response, error) {
+	return web.JSON(map[string]any{"pushers": []any{}}), nil
+}
