@@ -5,6 +5,7 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/directory"
+	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -20,6 +21,7 @@ type Config struct {
 	Rooms     *room.Rooms
 	View      *view.View
 	Directory *directory.Directory
+	Ephemeral *ephemeral.Ephemeral
 	Log       *slog.Logger
 	Settings  Settings
 }
