@@ -58,8 +58,11 @@ var stack = []struct {
 	{"internal/adminapi", "matrix internal/config internal/sqldb internal/bus internal/work internal/ours internal/web internal/account internal/graph internal/room internal/view internal/directory internal/media"},
 	{"internal/server", "matrix internal/*"},
 	{"internal/servertest", "matrix internal/*"},
+	{"internal/clienttest", "internal/*"},
+	{"internal/crashtest", "internal/*"},
 
 	{"cmd/myelin", "matrix internal/account internal/config internal/server internal/sqldb"},
+	{"cmd/myelin-complement", "internal/config internal/server"},
 	{"cmd/myelin-bench", ""},
 }
 

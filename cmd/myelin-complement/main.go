@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"myelin/internal/config"
+	"myelin/internal/server"
+)
+
+// place is where everything is. The suite fixes these for its containers; tests choose others.
+type place struct {
+	name    string // of the server
+	data    string // folder
+	ca      string // folder with ca.crt and ca.key
+	http    string // address
+	https   string // address
+	environ []string
+}
+
+func main() {
+	at := place{
+		name: os.Getenv("SERVER_NAME"), data: "/data", ca: "/complement/ca",
+		http: ":8008", https: ":8448", environ: os.Environ(),
+	}
+	run := at.serve
+	if len(os.Args) == 2 && os.Args[1] == "health" {
+		run = at.health
+	} else if len(os.Args) > 1 {
+		fmt.Fprintln(os.Stderr, "usage: SERVER_NAME=name myelin-complement [health]")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "myelin-complement:", err)
+		os.Exit(1)
+	}
+}
+
+// serve runs the server until ctx ends.
+func (p place) serve(ctx context.Context) error {
+	if p.name == "" {
+		return errors.New("SERVER_NAME is empty; set it to the name of the server")
+	}
+	c, _, err := config.Load(config.Sources{Environ: p.environ, Options: []string{
+		"server_name=" + p.name,
+		"data_dir=" + p.data,
+		"client.listen=" + p.http,
+		"client.base_url=http://" + p.name,
+		"registration=open",
+		"registration_shared_secret=complement",
+		"allow_guests=true",
+		"rate_limits=off",
+	}})
+	if err != nil {
+		return err
+	}
+	settings, err := certify(p.name, filepath.Join(p.ca, "ca.crt"), filepath.Join(p.ca, "ca.key"), time.Now())
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel()}))
+	s, err := server.New(ctx, server.Config{
+		Config: c, Version: "complement", Log: log, Command: "myelin-complement",
+		Listen: func(network, address string) (net.Listener, error) {
+			if address != p.http {
+				return net.Listen(network, address)
+			}
+			return listenBoth(network, address, p.https, settings)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// health asks the server in this container for the versions it speaks.
+func (p place) health(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, port, err := net.SplitHostPort(p.http)
+	if err != nil {
+		return fmt.Errorf("read the address of the server: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+port+"/_matrix/client/versions", nil)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("ask the server: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the server answered %s", resp.Status)
+	}
+	return nil
+}
