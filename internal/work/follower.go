@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"myelin/internal/bus"
 	"myelin/internal/sqldb"
 )
 
@@ -35,6 +38,10 @@ type Follower struct {
 	// error Batch is called again later from the same position.
 	Batch func(ctx context.Context, from, last sqldb.Pos) (to sqldb.Pos, effect Effect, err error)
 
+	// Kinds are what the follower cares for: Batch is not called for positions that are known to hold entries of other
+	// kinds only. Nil means everything.
+	Kinds []bus.Kind
+
 	// FromNow has a follower that never ran begin at the current end of the stream instead of its beginning.
 	FromNow bool
 }
@@ -43,6 +50,12 @@ type Follower struct {
 func (r *Runner) Follow(f Follower) {
 	r.Lead(f.Name, func(ctx context.Context, l *Lease) error {
 		c := &cursor{r: r, l: l, f: f}
+		if f.Kinds != nil {
+			c.news = &news{kinds: f.Kinds}
+			from, cancel := r.bus.Subscribe(c.news.hear)
+			defer cancel()
+			c.news.begin(from)
+		}
 		if err := c.load(ctx); err != nil {
 			return err
 		}
@@ -71,6 +84,46 @@ type cursor struct {
 	saved sqldb.Pos // in the database
 	last  sqldb.Pos // the stream's end when we took over, which the bus may not know yet
 	when  time.Time // saved was written or read
+	news  *news     // nil for a follower of everything
+}
+
+// news is what the bus told of the kinds that a follower cares for.
+type news struct {
+	kinds []bus.Kind
+
+	mu     sync.Mutex // guards what follows
+	begun  bool
+	told   sqldb.Pos // everything after the first position below is known up to here
+	newest sqldb.Pos // the last position that holds, or may hold, one of the kinds
+}
+
+// begin says where the subscription began: what lies before is not known.
+func (n *news) begin(from sqldb.Pos) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.begun = true
+	n.told, n.newest = max(n.told, from), max(n.newest, from)
+}
+
+func (n *news) hear(r bus.Range) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.told = max(n.told, r.To)
+	if r.Foreign {
+		n.newest = max(n.newest, r.To)
+	}
+	for _, e := range r.Entries {
+		if slices.Contains(n.kinds, e.Kind) {
+			n.newest = max(n.newest, e.Pos)
+		}
+	}
+}
+
+// none reports that nothing of the kinds lies in (from, to].
+func (n *news) none(from, to sqldb.Pos) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.begun && n.newest <= from && to <= n.told
 }
 
 func (c *cursor) load(ctx context.Context) error {
@@ -101,9 +154,11 @@ func (c *cursor) run(ctx context.Context) error {
 		if last <= c.pos {
 			continue
 		}
-		to, effect, err := c.f.Batch(ctx, c.pos, last)
-		if err != nil {
-			return err
+		to, effect := last, Effect(nil)
+		if c.news == nil || !c.news.none(c.pos, last) {
+			if to, effect, err = c.f.Batch(ctx, c.pos, last); err != nil {
+				return err
+			}
 		}
 		if to <= c.pos || to > last {
 			return fmt.Errorf("%s handled %d to %d and came to %d", c.f.Name, c.pos, last, to)

@@ -370,3 +370,49 @@ func TestCursorWithoutEffect(t *testing.T) {
 		}
 	})
 }
+
+// A follower of some kinds is called for every position that holds one of them, or may, and for no position of this
+// node's that is known to hold others.
+func TestFollowKinds(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		n := newNode(t, open, "a")
+		emit := func(n *node, kind bus.Kind) (pos sqldb.Pos) {
+			err := n.db.Write(t.Context(), func(tx *sqldb.Tx) (err error) {
+				pos, err = tx.Pos()
+				tx.Emit(bus.Entry{Pos: pos, Kind: kind})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pos
+		}
+		emit(n, bus.Typing) // before it follows: not known to be of no interest
+		type span struct{ from, last sqldb.Pos }
+		called := make(chan span, 100)
+		n.run.Follow(work.Follower{Name: "receipts", Kinds: []bus.Kind{bus.Receipt}, Batch: func(_ context.Context, from, last sqldb.Pos) (sqldb.Pos, work.Effect, error) {
+			called <- span{from, last}
+			return last, nil, nil
+		}})
+		if s := <-called; s.from != 0 {
+			t.Errorf("it began with %+v", s)
+		}
+		for range 3 {
+			emit(n, bus.Typing)
+		}
+		pos := emit(n, bus.Receipt)
+		s := <-called
+		if s.last < pos {
+			s = <-called
+		}
+		if s.last < pos {
+			t.Errorf("the receipt at %d came as %+v", pos, s)
+		}
+		other := newNode(t, open, "b")
+		pos = emit(other, bus.Typing) // of another node: it may be anything
+		emit(n, bus.Typing)           // tells n of it where nodes share no notifications
+		if s := <-called; s.last < pos {
+			t.Errorf("another node's position %d came as %+v", pos, s)
+		}
+	})
+}
