@@ -42,10 +42,21 @@
 // To overwrite a head that another writer moved ([ErrConflict]), to apply a client's transaction twice ([ErrTxn]), to list
 // the whole state on the path of one event.
 //
+// # Ahead of the disk
+//
+// What is queued and not yet durable can be seen only by those who hold a head that was advanced over it: state events by [Graph.Events].
+// Everything else, look-ups by ID included, shows what is durable. Every [Ticket] must be waited for.
+//
+// # Other nodes
+//
+// Events in memory change only by redaction and when an outlier joins its room's graph. [Graph.Follow] reads what other nodes wrote and drops
+// such events; heads in memory are compared with the disk by revision each time. Chains of snapshots change when they are
+// reclaimed, which moves the room's revision and epoch: a head then reads its chain again.
+//
 // # Locks
 //
-// roomKeys.mu and Graph.mu guard maps in memory and are held for single operations; neither is held during a call of the
-// database, and they are never held together.
+// room.mu before roomKeys.mu; Graph.fill alone. All guard memory for single operations and are never held during a call of the
+// database.
 //
 // Spec: ss PDUs
 // Spec: ss Room State Resolution

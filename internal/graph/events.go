@@ -254,32 +254,3 @@ func one(found []*Event, err error) (*Event, bool, error) {
 func (g *Graph) EventsSince(ctx context.Context, from, to sqldb.Pos, limit int) ([]*Event, error) {
 	return g.query(ctx, streamEvents, from, to, limit)
 }
-
-// Refresh makes the caches forget what another node changed by the commits of these positions: redactions' targets, and events that
-// joined their room's graph. Call it for each piece of the stream that another node wrote.
-func (g *Graph) Refresh(ctx context.Context, from, to sqldb.Pos) error {
-	found, err := g.query(ctx, liveEvents, from, to)
-	if err != nil {
-		return fmt.Errorf("refresh: %w", err)
-	}
-	var changed []EventNID
-	var targets []string
-	for _, e := range found {
-		if target, ok := e.PDU.Redacts(); ok {
-			targets = append(targets, string(target))
-		}
-		changed = append(changed, e.NID)
-	}
-	if len(targets) > 0 {
-		err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
-			return tx.Query(storedIDs, func(r *sqldb.Row) error {
-				var nid EventNID
-				err := r.Scan(nil, &nid)
-				changed = append(changed, nid)
-				return err
-			}, targets)
-		})
-	}
-	g.replaced(changed...)
-	return wrap(err, "refresh")
-}

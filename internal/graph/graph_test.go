@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -348,5 +347,3 @@ func redactionOf(tb testing.TB, w *writer, target id.EventID) *Event {
 	pdu := must(d.Build(v10, "hs.test", testKey, nil))(tb)
 	return &Event{NID: must(w.g.NextNID(tb.Context()))(tb), PDU: pdu, Flags: Local}
 }
-
-var _ = context.Background

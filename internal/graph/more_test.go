@@ -1,8 +1,10 @@
 package graph
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -273,6 +275,41 @@ func TestManyWriters(t *testing.T) {
 					t.Fatal("the stream has holes")
 				}
 			}
+		}
+	})
+}
+
+// A node that follows the bus learns that another one redacted an event that it has in memory.
+func TestFollow(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, o sqldbtest.Open) {
+		ctx := t.Context()
+		a, b := open(t, o), open(t, o)
+		w := newRoom(t, a)
+		secret := w.message("secret")
+		w.commit()
+		must(b.Timeline(ctx, w.head.Room, Range{Limit: 100}))(t)
+		red := w.push(redactionOf(t, w, secret.PDU.ID()), Placement{})
+		w.c.Redactions = []Redaction{{Target: secret.NID, By: red.NID, Pruned: must(secret.PDU.Redacted())(t)}}
+		w.commit()
+
+		hints := bus.New(bus.Config{})
+		run := b.Follow(hints)
+		// The bus knows nothing of the positions before this commit, so they come as another node's.
+		hints.Committed(sqldb.Commit{From: red.Pos, To: red.Pos + 1})
+		following, stop := context.WithCancel(ctx)
+		done := make(chan error)
+		go func() { done <- run(following) }()
+		for flags := Flags(0); flags&Redacted == 0; {
+			e, _, err := b.Event(ctx, secret.PDU.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			flags = e.Flags
+			runtime.Gosched()
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
 		}
 	})
 }
