@@ -37,6 +37,9 @@ type Config struct {
 	// Off is for tests.
 	RateLimits string `toml:"rate_limits"`
 
+	// Whether users who share a room see of each other who is online: "on" or "off".
+	Presence string `toml:"presence"`
+
 	// Addresses or networks (10.0.0.0/8) of the reverse proxies in front of the server. Only
 	// their X-Forwarded-For header is believed. Without this all users behind a proxy
 	// share one address, and its rate limit.
@@ -112,6 +115,7 @@ func Default() *Config {
 		DataDir:            "./myelin-data",
 		Registration:       "token",
 		RateLimits:         "on",
+		Presence:           "on",
 		DefaultRoomVersion: defaultRoomVersion,
 		Client:             Client{Listen: "127.0.0.1:8008"},
 		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
