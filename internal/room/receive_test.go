@@ -22,17 +22,13 @@ const (
 
 // foreign builds an event of a remote user that follows prev, authorised by the state that
 // a server which has seen only prev and its ancestors would know.
-func (n *node) foreign(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev []*event.PDU) (*event.PDU, error) {
-	signer, err := sign.FromSeed("ed25519:1", bytes.Repeat([]byte{7}, 32))
-	if err != nil {
-		return nil, err
-	}
+func (n *node) foreign(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev []*event.PDU, ts int64, signer sign.Key) (*event.PDU, error) {
 	head, err := n.graph.Head(n.ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	draft := event.Draft{
-		RoomID: r, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), OriginServerTS: 1,
+		RoomID: r, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), OriginServerTS: ts,
 	}
 	for _, p := range prev {
 		draft.PrevEvents = append(draft.PrevEvents, p.ID())

@@ -42,10 +42,16 @@ type node struct {
 
 func start(t *testing.T, db *sqldb.DB) *node {
 	t.Helper()
+	return startAs(t, db, "here.example")
+}
+
+// startAs starts a server of that name.
+func startAs(t *testing.T, db *sqldb.DB, name id.ServerName) *node {
+	t.Helper()
 	ctx := t.Context()
 	g, err := graph.Open(ctx, graph.Config{DB: db})
 	must(t, err)
-	set, err := ours.Open(ctx, ours.Config{DB: db, Names: []id.ServerName{"here.example"}})
+	set, err := ours.Open(ctx, ours.Config{DB: db, Names: []id.ServerName{name}})
 	must(t, err)
 	version, _ := roomver.Get(roomver.Default)
 	n := &node{
@@ -523,7 +529,7 @@ func TestSameStateTwiceIsOneEvent(t *testing.T) {
 // remote builds an event of a remote user on top of given events of the room.
 func (n *node) remote(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev ...*event.PDU) *event.PDU {
 	n.t.Helper()
-	p, err := n.foreign(r, sender, typ, key, content, prev)
+	p, err := n.foreign(r, sender, typ, key, content, prev, 1, mustKey(n.t))
 	must(n.t, err)
 	return p
 }
