@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 
 	"myelin/internal/room"
 	"myelin/internal/web"
@@ -133,7 +134,10 @@ func (a *API) forget(ctx context.Context, r *web.Request) (*web.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Rooms.Forget(ctx, r.Caller.User, roomID); err != nil {
+	err = a.Rooms.Forget(ctx, r.Caller.User, roomID)
+	if mxerr.Is(err, mxerr.CodeUnknown) { // the user is still in the room
+		return nil, web.Status(err, http.StatusBadRequest)
+	} else if err != nil {
 		return nil, err
 	}
 	return web.Empty, nil
