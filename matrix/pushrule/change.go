@@ -187,7 +187,7 @@ func (d Draft) rule(kind Kind, ruleID string) (Rule, error) {
 	return rule, err
 }
 
-// checkActions checks actions, brings them to canonical form and drops historical ones.
+// checkActions checks actions and brings them to canonical form.
 //
 // Spec: cs Actions
 func checkActions(actions []json.RawMessage) ([]json.RawMessage, error) {
@@ -201,10 +201,9 @@ func checkActions(actions []json.RawMessage) ([]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	canonical = withoutHistorical(canonical)
 	for _, a := range canonical {
 		if name, ok := canon.Text(a); ok {
-			if name != "notify" {
+			if name != "notify" && !historical(name) {
 				return nil, mxerr.InvalidParam("There is no action %q for a push rule.", name)
 			}
 			continue

@@ -10,8 +10,8 @@
 //
 // Invariants. A Ruleset is never changed: each operation returns a copy. Each kind's rules stand in the
 // order in which they are checked: .m.rule.master, the user's own rules, the other predefined
-// ones. Actions never hold the historical "dont_notify" and "coalesce". A Compiled is immutable and may be
-// shared by goroutines; users who changed nothing share one. An Event remembers what it looked
+// ones. The historical actions "dont_notify" and "coalesce" are kept and ignored: no Match holds them. A Compiled
+// is immutable and may be shared by goroutines; users who changed nothing share one. An Event remembers what it looked
 // up and belongs to one goroutine at a time.
 //
 // Work is bounded: Put refuses rules beyond the Max constants, and matching a pattern takes time in

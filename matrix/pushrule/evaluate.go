@@ -201,12 +201,16 @@ func parseCount(is string) (compare string, n int, ok bool) {
 // Spec: cs Actions
 func compileMatch(kind Kind, r Rule) *Match {
 	m := &Match{Kind: kind, RuleID: r.ID, Actions: []byte{'['}, Tweaks: []byte("{}")}
-	for i, a := range r.Actions {
-		if i > 0 {
+	for _, a := range r.Actions {
+		name, named := canon.Text(a)
+		if named && historical(name) {
+			continue
+		}
+		if len(m.Actions) > 1 {
 			m.Actions = append(m.Actions, ',')
 		}
 		m.Actions = append(m.Actions, a...)
-		if name, ok := canon.Text(a); ok {
+		if named {
 			m.Notify = m.Notify || name == "notify"
 			continue
 		}

@@ -341,6 +341,9 @@ func TestActions(t *testing.T) {
 		string(m.Actions) != `["notify",{"set_tweak":"sound","value":"ring"},{"set_tweak":"highlight"},{"set_tweak":"volume","value":0.5}]` {
 		t.Errorf("%+v\n%s\n%s", m, m.Actions, m.Tweaks)
 	}
+	if kept, _ := s.Find(Room, "!room:example.org"); len(kept.Actions) != len(d.Actions) || string(kept.Actions[0]) != `"dont_notify"` {
+		t.Errorf("kept as %s", kept.Actions)
+	}
 	s, err := s.SetActions(Room, "!room:example.org", raws(`"notify"`, `{"set_tweak":"highlight","value":false}`))
 	if err != nil {
 		t.Fatal(err)
@@ -379,7 +382,7 @@ func TestStored(t *testing.T) {
 	}
 	old, err := Parse(alice, []byte(`{"global":{"override":[{"rule_id":".m.rule.contains_display_name","default":true,"enabled":true,"actions":["notify"]},`+
 		`{"rule_id":"x","enabled":true,"actions":["dont_notify"]}]}}`))
-	if err != nil || ids(old.Override[:2]) != ".m.rule.master x" || len(old.Override) != len(Default(alice).Override)+1 || len(old.Override[1].Actions) != 0 {
+	if err != nil || ids(old.Override[:2]) != ".m.rule.master x" || len(old.Override) != len(Default(alice).Override)+1 || len(old.Override[1].Actions) != 1 {
 		t.Errorf("%v, %s", err, ids(old.Override))
 	}
 }

@@ -164,7 +164,6 @@ func Parse(user id.UserID, stored []byte) (Ruleset, error) {
 		list := s.list(k)
 		var own []Rule
 		for _, r := range saved.Global.Rules(k) {
-			r.Actions = withoutHistorical(r.Actions)
 			if !r.Default {
 				own = append(own, r.shaped(k))
 			} else if at := find(*list, r.ID); at >= 0 {
@@ -201,16 +200,8 @@ func firstOwn(rules []Rule) int {
 	return 0
 }
 
-// withoutHistorical drops the actions that older versions of the specification had; they mean nothing.
+// historical reports whether an action is of older versions of the specification. Such actions mean
+// nothing. Users get them back as they set them, and rules are compiled without them.
 //
 // Spec: cs Historical Actions
-func withoutHistorical(actions []json.RawMessage) []json.RawMessage {
-	out := make([]json.RawMessage, 0, len(actions))
-	for _, a := range actions {
-		if name, ok := canon.Text(a); ok && (name == "dont_notify" || name == "coalesce") {
-			continue
-		}
-		out = append(out, a)
-	}
-	return out
-}
+func historical(action string) bool { return action == "dont_notify" || action == "coalesce" }
