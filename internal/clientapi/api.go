@@ -9,6 +9,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
+	"myelin/internal/syncer"
 	"myelin/internal/view"
 	"myelin/matrix/roomver"
 )
@@ -22,6 +23,7 @@ type Config struct {
 	View      *view.View
 	Directory *directory.Directory
 	Ephemeral *ephemeral.Ephemeral
+	Syncer    *syncer.Syncer
 	Log       *slog.Logger
 	Settings  Settings
 }
