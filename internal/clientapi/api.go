@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"myelin/internal/account"
+	"myelin/internal/bus"
 	"myelin/internal/directory"
 	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
@@ -17,6 +18,7 @@ import (
 // Config is everything the API needs.
 type Config struct {
 	Ours      *ours.Set
+	Bus       *bus.Bus
 	Accounts  *account.Accounts
 	Graph     *graph.Graph
 	Rooms     *room.Rooms

@@ -141,15 +141,20 @@ func (a *API) roomVisibility(ctx context.Context, r *web.Request) (*web.Response
 	if err != nil {
 		return nil, err
 	}
-	public, err := a.Directory.IsPublished(ctx, roomID)
+	visibility, err := a.visibility(ctx, roomID)
 	if err != nil {
 		return nil, err
 	}
-	visibility := "private"
-	if public {
-		visibility = "public"
-	}
 	return web.JSON(map[string]any{"visibility": visibility}), nil
+}
+
+// visibility says in the words of the specification whether a room is on the list.
+func (a *API) visibility(ctx context.Context, roomID id.RoomID) (string, error) {
+	public, err := a.Directory.IsPublished(ctx, roomID)
+	if public {
+		return "public", err
+	}
+	return "private", err
 }
 
 // Spec: cs setRoomVisibilityOnDirectory

@@ -103,22 +103,13 @@ func (a *API) mark(ctx context.Context, r *web.Request, marks ...ephemeral.Mark)
 	return web.Empty, nil
 }
 
-// own reads the path parameter userId, which must name the caller.
-func own(r *web.Request) error {
-	user, err := r.UserID("userId")
-	if err == nil && user != r.Caller.User {
-		err = mxerr.Forbidden("You can only do this for yourself.")
-	}
-	return err
-}
-
 // Spec: cs setTyping
 func (a *API) setTyping(ctx context.Context, r *web.Request) (*web.Response, error) {
 	roomID, err := r.RoomID("roomId")
 	if err != nil {
 		return nil, err
 	}
-	if err := own(r); err != nil {
+	if _, err := self(r, "userId"); err != nil {
 		return nil, err
 	}
 	var body struct {
@@ -160,7 +151,7 @@ func (a *API) presence(ctx context.Context, r *web.Request) (*web.Response, erro
 
 // Spec: cs setPresence
 func (a *API) setPresence(ctx context.Context, r *web.Request) (*web.Response, error) {
-	if err := own(r); err != nil {
+	if _, err := self(r, "userId"); err != nil {
 		return nil, err
 	}
 	var body struct {

@@ -28,6 +28,7 @@ func (a *API) Routes() []web.Route {
 		a.readingRoutes(),
 		a.directoryRoutes(),
 		a.ephemeralRoutes(),
+		a.streamRoutes(),
 		a.syncRoutes(),
 	))
 }

@@ -49,6 +49,7 @@ type Ephemeral struct {
 	people map[id.UserID]*person
 	dirty  map[id.UserID]struct{} // people whose presence may have to be written
 	doubt  bool                   // another node may have written what people.shown says
+	news   news
 }
 
 // Migrations make the tables. An unthreaded receipt has an empty thread. A read marker stands among the receipts, so
@@ -102,11 +103,17 @@ func Open(ctx context.Context, c Config) (*Ephemeral, error) {
 	if err := c.DB.Migrate(ctx, migrations...); err != nil {
 		return nil, fmt.Errorf("open ephemeral: %w", err)
 	}
+	since, err := c.DB.Last(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open ephemeral: %w", err)
+	}
 	e := &Ephemeral{
-		cfg: c, db: c.DB, graph: c.Graph, log: c.Log,
+		news: newNews(since),
+		cfg:  c, db: c.DB, graph: c.Graph, log: c.Log,
 		wakeTyping: make(chan struct{}, 1), wakePresence: make(chan struct{}, 1),
 		typing: make(map[typist]int64), people: make(map[id.UserID]*person), dirty: make(map[id.UserID]struct{}),
 	}
+	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.
 	_, e.unsubscribe = c.Bus.Subscribe(e.follow)
 	return e, nil
 }
@@ -127,6 +134,7 @@ func (e *Ephemeral) follow(r bus.Range) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.doubt = e.doubt || r.Foreign
+	e.news.hear(r)
 	for _, entry := range r.Entries {
 		ev, ok := entry.Data.(*graph.Event)
 		if entry.Kind != bus.RoomEvent || !ok {

@@ -229,11 +229,11 @@ func (e *Ephemeral) Presence(ctx context.Context, viewer, user id.UserID) (*Pres
 		return nil, errNoPresence
 	}
 	if viewer != user {
-		shared, err := e.graph.SharedRooms(ctx, viewer, user)
+		shared, err := e.share(ctx, viewer, user)
 		if err != nil {
 			return nil, err
 		}
-		if len(shared) == 0 {
+		if !shared {
 			return nil, mxerr.Forbidden("You are not allowed to see the presence of %s.", user)
 		}
 	}

@@ -1,0 +1,118 @@
+package ephemeral
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"myelin/internal/bus"
+	"myelin/internal/room"
+	"myelin/internal/sqldb"
+	"myelin/internal/sqldb/sqldbtest"
+	"myelin/matrix/id"
+)
+
+// hears returns whose presence a sync shows, and how.
+func (n *node) hears(user id.UserID, from sqldb.Pos) string {
+	n.t.Helper()
+	events, err := n.PresenceNews(n.ctx, user, from, n.last())
+	n.ok(err)
+	var out []string
+	for _, e := range events {
+		sender, rest, _ := strings.Cut(strings.TrimPrefix(string(e), `{"type":"m.presence","sender":"@`), ":")
+		state, _, _ := strings.Cut(rest[strings.Index(rest, `"presence":"`)+12:], `"`)
+		out = append(out, sender+" "+state)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestPresenceNews(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		n := start(t, open, "a")
+		name, _ := n.room(bob)
+		hear := func(from sqldb.Pos, user id.UserID, want string) {
+			t.Helper()
+			if got := n.hears(user, from); got != want {
+				t.Fatalf("%s hears %q, want %q", user, got, want)
+			}
+		}
+		from := n.last()
+		n.ok(n.SetPresence(n.ctx, alice, "A", Online, ""))
+		n.ok(n.SetPresence(n.ctx, eve, "E", Unavailable, ""))
+		hear(from, bob, "alice online")
+		hear(from, alice, "alice online")
+		hear(from, eve, "eve unavailable")
+		hear(0, bob, "alice online")
+		hear(0, eve, "eve unavailable")
+		hear(n.last(), bob, "")
+
+		from = n.last()
+		_, err := n.rooms.Join(n.ctx, room.Join{Membership: room.Membership{Room: name, Sender: eve}})
+		n.ok(err)
+		hear(from, eve, "alice online, eve unavailable")
+		hear(from, bob, "eve unavailable")
+		hear(0, bob, "alice online, eve unavailable")
+
+		from = n.last()
+		_, err = n.rooms.Leave(n.ctx, room.Membership{Room: name, Sender: eve})
+		n.ok(err)
+		n.ok(n.SetPresence(n.ctx, eve, "E", Online, ""))
+		n.ok(n.SetPresence(n.ctx, alice, "A", Offline, ""))
+		hear(from, bob, "alice offline")
+		hear(0, bob, "")
+
+		// Another node remembers none of this, nor this one after a hole in the news.
+		other := start(t, open, "b")
+		if got := other.hears(bob, from); got != "alice offline" {
+			t.Errorf("on another node bob hears %q", got)
+		}
+		n.follow(bus.Range{From: n.last(), To: n.last(), Foreign: true})
+		hear(from, bob, "alice offline")
+		hear(from-1, eve, "eve online")
+	})
+}
+
+// TestNoNewsCostsNothing checks that a sync without news of presence reads nothing, and that known pairs are not looked up again.
+func TestNoNewsCostsNothing(t *testing.T) {
+	n := start(t, func(c ...func(*sqldb.Config)) *sqldb.DB { return sqldbtest.SQLite(t, c...) }, "a")
+	name, _ := n.room(bob)
+	n.ok(n.SetPresence(n.ctx, alice, "A", Online, ""))
+	from := n.last()
+	n.send(name, `{}`)
+	to := n.last()
+	before := n.db.Stats()
+	for range 10 {
+		if events, err := n.PresenceNews(n.ctx, bob, from, to); err != nil || len(events) != 0 {
+			t.Fatal(events, err)
+		}
+	}
+	if after := n.db.Stats(); after != before {
+		t.Errorf("the database was used: %+v, then %+v", before, after)
+	}
+	for range 2 {
+		before = n.db.Stats()
+		if events, err := n.PresenceNews(n.ctx, bob, from-1, to); err != nil || len(events) != 1 {
+			t.Fatal(events, err)
+		}
+	}
+	if after := n.db.Stats(); after.Reads != before.Reads+1 {
+		t.Errorf("a known pair cost %d reads, want 1", after.Reads-before.Reads)
+	}
+}
+
+func TestNewsForgetTheOldest(t *testing.T) {
+	n := newNews(5)
+	for i := range maxNews + 10 {
+		n.add(newsItem{pos: sqldb.Pos(10 + i), user: id.UserID(fmt.Sprint(i))})
+	}
+	if _, known := n.after(5, 1<<60); known {
+		t.Error("what was forgotten is still known")
+	}
+	if items, known := n.after(n.since, 1<<60); !known || items[0].pos != n.since+1 || len(items) != len(n.items) {
+		t.Errorf("%d of %d items, known %t", len(items), len(n.items), known)
+	}
+	last := sqldb.Pos(10 + maxNews + 9)
+	if items, known := n.after(last-2, last-1); !known || len(items) != 1 || items[0].pos != last-1 {
+		t.Errorf("got %v, %t", items, known)
+	}
+}
