@@ -62,6 +62,8 @@ var (
 
 	sqlListUsers = sqldb.SQL(`SELECT ` + userColumns + ` FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2`)
 
+	sqlListGuests = sqldb.SQL(`SELECT ` + userColumns + ` FROM users WHERE kind = 1 AND deactivated = 0 AND user_id > $1 ORDER BY user_id LIMIT $2`)
+
 	sqlUsersChanged = sqldb.SQL(`SELECT ` + userColumns + ` FROM users WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3`)
 
 	sqlAddUser = sqldb.SQL(`INSERT INTO users (` + userColumns + `)
@@ -114,6 +116,11 @@ func (a *Accounts) User(ctx context.Context, user id.UserID) (User, error) {
 // Users lists accounts by user ID, those after the given one, at most limit of them.
 func (a *Accounts) Users(ctx context.Context, after id.UserID, limit int) ([]User, error) {
 	return a.users(ctx, sqlListUsers, after, limit)
+}
+
+// Guests is Users for the guest accounts in use.
+func (a *Accounts) Guests(ctx context.Context, after id.UserID, limit int) ([]User, error) {
+	return a.users(ctx, sqlListGuests, after, limit)
 }
 
 // UsersChanged lists the accounts that were made, flagged or deactivated in (from, to], by position.

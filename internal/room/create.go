@@ -102,6 +102,9 @@ func (r *Rooms) create(ctx context.Context, c Creation) (id.RoomID, error) {
 	if c.Also != nil {
 		commit.Also = func(tx *sqldb.Tx) error { return c.Also(tx, room) }
 	}
+	if err := b.succeed(ctx, c.Creator, commit); err != nil {
+		return "", err
+	}
 	return room, r.cfg.Graph.Commit(commit).Wait(context.WithoutCancel(ctx))
 }
 

@@ -66,7 +66,11 @@ func (r *Rooms) Join(ctx context.Context, req Join) (id.EventID, error) {
 		if err != nil {
 			return step{}, err
 		}
-		return b.step(pdu.ID(), req.Txn), nil
+		next := b.step(pdu.ID(), req.Txn)
+		if was == graph.Join {
+			return next, nil
+		}
+		return next, b.succeed(ctx, req.Sender, next.commit)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"myelin/internal/graph"
 	"myelin/internal/ours"
+	"myelin/internal/sqldb"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -21,7 +22,7 @@ import (
 type Config struct {
 	Graph *graph.Graph
 	Ours  *ours.Set
-	Log   *slog.Logger
+	Log   *slog.Logger // nil discards
 	// DefaultVersion is the room version of new rooms that ask for none.
 	DefaultVersion *roomver.Version
 	// Profile returns what a user's membership events show. Either may be empty.
@@ -34,6 +35,9 @@ type Config struct {
 	// MayInvite returns an error of code M_INVITE_BLOCKED or M_FORBIDDEN where a local user
 	// doesn't want to be invited by this sender. Optional.
 	MayInvite func(ctx context.Context, sender, invitee id.UserID) error
+	// Succeeded runs in the transaction by which a local user joins a room that replaces another one, and copies
+	// what the user keeps for that. It may run several times. Optional.
+	Succeeded func(tx *sqldb.Tx, user id.UserID, old, replacement id.RoomID) error
 }
 
 // Profile is the part of a user's profile that is copied into membership events.
@@ -61,6 +65,9 @@ const maxSent = 20_000
 
 // New returns a writer over the graph.
 func New(cfg Config) *Rooms {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Rooms{
 		cfg:   cfg,
 		lanes: otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
