@@ -185,8 +185,8 @@ type glance struct {
 	items    []item
 }
 
-// snapshot returns what happened to a user after since.
-func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token) (*snapshot, error) {
+// snapshot returns what happened to a user after since. With all it has all of the user's rooms.
+func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token, all bool) (*snapshot, error) {
 	from := sqldb.Pos(-1) // a first sync is covered by nothing
 	if since != nil {
 		from = since.Pos
@@ -197,7 +197,7 @@ func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token) (*snap
 		f := h.feedOf(user)
 		switch {
 		case f.loaded && max(f.at, h.pos) >= from:
-			snap := f.glance(h, from, since != nil && since.Confirm == 0)
+			snap := f.glance(h, from, !all && since != nil && since.Confirm == 0)
 			h.mu.Unlock()
 			return snap, nil
 		case f.loaded && retried:

@@ -254,7 +254,9 @@ func (r *roomState) collectMembers(ctx context.Context) error {
 		}
 	}
 	if renamed {
-		users = heroes(end, r.a.q.User)
+		if users, err = r.shownHeroes(ctx, end); err != nil {
+			return err
+		}
 	}
 	for _, e := range r.t.events {
 		users = append(users, e.PDU.Sender())

@@ -50,13 +50,13 @@ func (r *roomState) summary(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	out := []byte("{")
-	named, err := r.named(ctx, end)
+	shown, err := r.shownHeroes(ctx, end)
 	if err != nil {
 		return nil, err
 	}
-	if !named {
+	if shown != nil {
 		out = append(out, `"m.heroes":[`...)
-		for i, user := range heroes(end, r.a.q.User) {
+		for i, user := range shown {
 			if i > 0 {
 				out = append(out, ',')
 			}
@@ -67,6 +67,15 @@ func (r *roomState) summary(ctx context.Context) ([]byte, error) {
 	out = strconv.AppendInt(append(out, `"m.joined_member_count":`...), joined, 10)
 	out = strconv.AppendInt(append(out, `,"m.invited_member_count":`...), invited, 10)
 	return append(out, '}'), nil
+}
+
+// shownHeroes returns the heroes of a room that needs them to have a name, nil for one that has a name.
+func (r *roomState) shownHeroes(ctx context.Context, end *graph.State) ([]id.UserID, error) {
+	named, err := r.named(ctx, end)
+	if err != nil || named {
+		return nil, err
+	}
+	return append([]id.UserID{}, heroes(end, r.a.q.User)...), nil
 }
 
 // renamed reports whether members or names changed.

@@ -127,7 +127,7 @@ func (s *Syncer) Sync(ctx context.Context, q Request) ([]byte, error) {
 			wait.pause(ctx, w)
 		}
 		w.drain()
-		snap, err := s.hub.snapshot(ctx, q.User, q.Since)
+		snap, err := s.hub.snapshot(ctx, q.User, q.Since, q.FullState)
 		if err != nil {
 			return nil, err
 		}
