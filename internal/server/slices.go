@@ -10,10 +10,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/clientapi"
 	"myelin/internal/directory"
+	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
 	"myelin/internal/room"
+	"myelin/internal/syncer"
 	"myelin/internal/view"
 	"myelin/internal/work"
 	"myelin/matrix/id"
@@ -23,13 +27,15 @@ import (
 
 // slices is what the server adds to the core, from the bottom up.
 type slices struct {
-	background *work.Runner
-	graph      *graph.Graph
-	foreign    *foreignNews
-	rooms      *room.Rooms
-	view       *view.View
-	directory  *directory.Directory
-	clientAPI  *clientapi.API
+	background  *work.Runner
+	graph       *graph.Graph
+	followGraph func(context.Context) error
+	rooms       *room.Rooms
+	view        *view.View
+	directory   *directory.Directory
+	ephemeral   *ephemeral.Ephemeral
+	syncer      *syncer.Syncer
+	clientAPI   *clientapi.API
 }
 
 // openSlices builds everything above the core. What it opened is closed with the core, also after an error.
@@ -40,28 +46,17 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return fmt.Errorf("default_room_version: there is no room version %q", c.DefaultRoomVersion)
 	}
 
-	// work
-	if err := s.db.Migrate(ctx, work.Migrations()...); err != nil {
-		return fmt.Errorf("prepare the tables of background work: %w", err)
-	}
 	node, err := nodeName(s.folder.path)
 	if err != nil {
 		return err
 	}
-	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
-	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
 
 	// graph
 	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
 	if err != nil {
 		return err
 	}
-
-	opened, err := s.db.Last(ctx)
-	if err != nil {
-		return fmt.Errorf("find the end of the stream: %w", err)
-	}
-	s.foreign = newForeignNews(s.graph, s.bus, opened)
+	s.followGraph = s.graph.Follow(s.bus)
 
 	// directory
 	s.directory, err = directory.Open(ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log})
@@ -73,21 +68,45 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	// room
 	s.rooms = room.New(room.Config{
 		Graph: s.graph, Ours: s.ours, Log: s.log, DefaultVersion: version,
-		Profile: s.profile, Alias: s.directory.Lookup, IsGuest: s.isGuest,
+		Profile: s.profile, Alias: s.directory.Lookup, IsGuest: s.isGuest, MayInvite: s.mayInvite, Succeeded: s.accounts.Succeed,
 	})
 
 	// view
 	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers})
 
+	// ephemeral
+	s.ephemeral, err = ephemeral.Open(ctx, ephemeral.Config{
+		DB: s.db, Ours: s.ours, Graph: s.graph, Accounts: s.accounts, Bus: s.bus, Log: s.log,
+		Node: node, NoPresence: c.Presence == "off",
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.ephemeral.Close(); return nil })
+
+	// syncer
+	s.syncer = syncer.New(syncer.Config{
+		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral,
+	})
+	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
+
 	// clientapi
 	s.clientAPI = clientapi.New(clientapi.Config{
-		Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, View: s.view, Directory: s.directory, Log: s.log,
+		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, View: s.view,
+		Directory: s.directory, Ephemeral: s.ephemeral, Syncer: s.syncer, Log: s.log,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
 			RoomVersion: version,
 		},
 	})
+
+	// work, which uses everything else: it is the first to stop.
+	if err := s.db.Migrate(ctx, work.Migrations()...); err != nil {
+		return fmt.Errorf("prepare the tables of background work: %w", err)
+	}
+	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
+	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
 	return nil
 }
 
@@ -95,7 +114,12 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 func (s *Server) startBackground() {
 	w := s.background
 	w.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
-	w.Go("forget what other nodes changed", s.foreign.run)
+	w.Go("forget what other nodes changed", s.followGraph)
+	w.Go("take guests out of rooms", func(ctx context.Context) error { return s.rooms.ExpelGuests(ctx, s.bus, s.accounts) })
+	for _, f := range s.rooms.Followers(s.accounts) {
+		w.Follow(f)
+	}
+	s.ephemeral.Start(w.Group)
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
 	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})
@@ -115,6 +139,28 @@ func (s *Server) isGuest(ctx context.Context, user id.UserID) (bool, error) {
 		return false, nil
 	}
 	return caller.Guest, err
+}
+
+// invitePermission is the account data by which users say who may invite them.
+//
+// Spec: cs m.invite_permission_config
+const invitePermission = "m.invite_permission_config"
+
+// mayInvite refuses invites to users who want none.
+//
+// Spec: cs Invite permission
+func (s *Server) mayInvite(ctx context.Context, _, invitee id.UserID) error {
+	raw, err := s.accounts.Data(ctx, invitee, "", invitePermission)
+	if mxerr.Is(err, mxerr.CodeNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if gjson.GetBytes(raw, "default_action").Str == "block" {
+		return mxerr.New(mxerr.CodeInviteBlocked, "%s does not want to be invited", invitee)
+	}
+	return nil
 }
 
 // baseURL is where clients reach this server, as far as it is known yet.
