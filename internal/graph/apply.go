@@ -368,6 +368,10 @@ func (j *job) posOf(tx *sqldb.Tx, m memberChange) (sqldb.Pos, error) {
 func (j *job) writeRest(tx *sqldb.Tx) error {
 	for _, r := range j.c.Redactions {
 		tx.Queue(pruneEvent, j.room, r.Target, r.By, r.Pruned.Raw())
+		tx.Queue(dropAwaited, j.room, r.Pruned.ID())
+	}
+	for _, a := range j.c.Awaiting {
+		tx.Queue(insertAwaited, j.room, a.Target, a.By)
 	}
 	for _, gap := range j.c.Gaps {
 		tx.Queue(insertGap, j.room, gap.Missing, gap.Child)

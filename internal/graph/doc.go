@@ -3,7 +3,7 @@
 //
 // # Owns
 //
-// The tables rooms, events, states, state_keys, memberships, txns and gaps, all SQL on them, and the caches of what they hold.
+// The tables rooms, events, states, state_keys, memberships, txns, gaps and awaited, all SQL on them, and the caches of what they hold.
 // It decides nothing: whether an event may be sent is for package room, whether a user may see it is for package view.
 //
 // # The head

@@ -22,6 +22,8 @@ import (
 // holds it.
 //
 // The key of txns is a hash of user, device, scope and transaction ID.
+//
+// awaited has the redactions that came before what they redact.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE TABLE rooms (
 		room_nid INTEGER NOT NULL PRIMARY KEY,
@@ -98,6 +100,13 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		missing TEXT NOT NULL,
 		child_nid BIGINT NOT NULL,
 		PRIMARY KEY (room_nid, missing, child_nid)
+	) WITHOUT ROWID;
+`}, {Slice: "graph", Version: 2, SQL: `
+	CREATE TABLE awaited (
+		room_nid BIGINT NOT NULL,
+		target TEXT NOT NULL,
+		by_nid BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, target, by_nid)
 	) WITHOUT ROWID;
 `}}
 

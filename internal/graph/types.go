@@ -148,6 +148,9 @@ type Commit struct {
 	Events []*Event
 	// Redactions prune stored events, or events of this commit.
 	Redactions []Redaction
+	// Awaiting are redactions, of this commit, of events that are not stored. What waits for an event is forgotten with the event's
+	// redaction.
+	Awaiting []Awaited
 	// Gaps are new backward extremities; Filled are events that are not missing any more. Events of the commit need not be in Filled.
 	Gaps   []Gap
 	Filled []id.EventID
