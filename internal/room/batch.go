@@ -2,7 +2,10 @@ package room
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -18,18 +21,25 @@ import (
 // it produces; all of them become durable together or not at all.
 type batch struct {
 	rooms *Rooms
+	// settled says that prev is durable.
+	settled bool
 	// prev is the head that the batch began with, nil for a room that is being created.
 	prev *graph.Head
 	head *graph.Head
 
 	events     []*graph.Event
 	redactions []graph.Redaction
-	// fresh holds what the batch added, which the graph can't load yet.
-	fresh map[graph.EventNID]*event.PDU
+	// fresh and after hold what the batch added, which the graph can't load yet, and the
+	// state after it.
+	fresh map[graph.EventNID]*graph.Event
+	after map[graph.EventNID]*graph.State
 }
 
-func (r *Rooms) batch(head *graph.Head) *batch {
-	return &batch{rooms: r, prev: head, head: head, fresh: make(map[graph.EventNID]*event.PDU)}
+func (r *Rooms) batch(head *graph.Head, settled bool) *batch {
+	return &batch{
+		rooms: r, settled: settled, prev: head, head: head,
+		fresh: make(map[graph.EventNID]*graph.Event), after: make(map[graph.EventNID]*graph.State),
+	}
 }
 
 // commit returns what the graph shall do, nil where the batch is empty.
@@ -43,7 +53,7 @@ func (b *batch) commit() *graph.Commit {
 // add decides the proposal on the newest head of the batch.
 // A state event that would change nothing is not added: the one that stands is returned.
 func (b *batch) add(ctx context.Context, p Proposal) (*event.PDU, error) {
-	content, err := canon.Canonicalize(nil, p.Content, canon.Strict)
+	content, err := canon.Canonicalize(nil, p.Content, b.head.Version.Canon)
 	if err != nil {
 		return nil, mxerr.BadJSON("content: %v", err)
 	}
@@ -51,53 +61,119 @@ func (b *batch) add(ctx context.Context, p Proposal) (*event.PDU, error) {
 		return nil, mxerr.BadJSON("the content of an event must be a JSON object")
 	}
 	p.Content = content
-	if old, err := b.unchanged(ctx, p); err != nil || old != nil {
-		return old, err
-	}
 	origin, key, err := b.rooms.signer(p.Sender)
 	if err != nil {
 		return nil, err
 	}
-	needed := eventauth.NeededFor(b.head.Version, p.Type, p.StateKey, p.Sender, p.Content)
-	state, err := b.entries(ctx, append(needed, event.Key{Type: "m.room.create"}))
+	at, err := b.place(ctx)
 	if err != nil {
 		return nil, err
 	}
-	pdu, err := decide(facts{head: b.head, state: state, origin: origin, key: key, now: now()}, p)
+	needed := append(eventauth.NeededFor(b.head.Version, p.Type, p.StateKey, p.Sender, p.Content), event.Key{Type: "m.room.create"})
+	state, err := b.entries(ctx, at.before, needed)
 	if err != nil {
 		return nil, err
 	}
-	return pdu, b.push(ctx, pdu)
+	pdu, err := decide(facts{head: b.head, follow: at.follow, state: state, origin: origin, key: key, now: now()}, p)
+	if err != nil {
+		return nil, err
+	}
+	if at.others != nil {
+		// What the branches left aside say counts as well.
+		if state, err = b.entries(ctx, b.head.State, needed); err != nil {
+			return nil, err
+		}
+		if err := eventauth.Check(pdu, state); err != nil {
+			return nil, forbidden(err)
+		}
+	}
+	if old, err := b.unchanged(ctx, pdu); err != nil || old != nil {
+		return old, err
+	}
+	return pdu, b.push(ctx, pdu, at)
+}
+
+// place is where the next event of a batch goes.
+type place struct {
+	follow []graph.Extremity
+	// before is the state after the events in follow.
+	before *graph.State
+	// others are the states after the extremities that are not followed: nil, but for a room
+	// that has more extremities than one event may follow.
+	others []*graph.State
+}
+
+// place follows all extremities, or those of greatest depth. The event that comes out has the
+// greatest depth of all, so that the next one ties up others.
+func (b *batch) place(ctx context.Context) (place, error) {
+	at := place{follow: b.head.Extremities, before: b.head.State}
+	if len(at.follow) <= event.MaxPrevEvents {
+		return at, nil
+	}
+	if !b.settled {
+		return at, errUnsettled
+	}
+	all := slices.Clone(at.follow)
+	slices.SortStableFunc(all, func(x, y graph.Extremity) int { return cmp.Compare(y.Depth, x.Depth) })
+	at.follow = all[:event.MaxPrevEvents]
+	states, err := b.rooms.branches(ctx, b.head, at.follow, b.after)
+	if err != nil {
+		return at, err
+	}
+	if at.before, err = b.resolve(ctx, states); err != nil {
+		return at, err
+	}
+	at.others, err = b.rooms.branches(ctx, b.head, all[event.MaxPrevEvents:], b.after)
+	return at, err
+}
+
+func (b *batch) resolve(ctx context.Context, states []*graph.State) (*graph.State, error) {
+	return b.rooms.resolve(ctx, b.head, states, slices.Collect(maps.Values(b.fresh))...)
 }
 
 // push appends an event that has been decided.
-func (b *batch) push(ctx context.Context, pdu *event.PDU) error {
+func (b *batch) push(ctx context.Context, pdu *event.PDU, at place) error {
 	nid, err := b.rooms.cfg.Graph.NextNID(ctx)
 	if err != nil {
 		return err
 	}
 	e := &graph.Event{NID: nid, PDU: pdu, Flags: graph.Local}
-	next, err := b.head.Advance(e)
-	if err != nil {
-		return err
-	}
-	b.head = next
 	b.events = append(b.events, e)
-	b.fresh[nid] = pdu
-	return nil
+	b.fresh[nid] = e
+	var where graph.Placement
+	if at.others != nil {
+		where.Before = at.before
+		b.after[nid] = after(e, at.before)
+		if where.After, err = b.resolve(ctx, append([]*graph.State{b.after[nid]}, at.others...)); err != nil {
+			return err
+		}
+	}
+	b.head, err = b.head.Place(e, where)
+	if at.others == nil && err == nil {
+		b.after[nid] = b.head.State
+	}
+	return err
 }
 
-// entries loads the events that stand in the state of the batch's head under these keys.
-func (b *batch) entries(ctx context.Context, keys []event.Key) (eventauth.State, error) {
+// after is the state after an event that is accepted.
+func after(e *graph.Event, before *graph.State) *graph.State {
+	if !e.PDU.IsState() {
+		return before
+	}
+	return before.With(graph.ChangeOf(e))
+}
+
+// entries loads the events that stand in a state under these keys.
+func (b *batch) entries(ctx context.Context, s *graph.State, keys []event.Key) (eventauth.State, error) {
 	byKey := make(map[event.Key]*event.PDU, len(keys))
 	var missing []graph.EventNID
 	for _, k := range keys {
-		nid, ok := b.head.State.Get(k.Type, k.StateKey)
+		nid, ok := s.Get(k.Type, k.StateKey)
 		if !ok {
 			continue
 		}
-		if pdu := b.fresh[nid]; pdu != nil {
-			byKey[k] = pdu
+		if e := b.fresh[nid]; e != nil {
+			byKey[k] = e.PDU
 			continue
 		}
 		missing = append(missing, nid)
@@ -114,10 +190,19 @@ func (b *batch) entries(ctx context.Context, keys []event.Key) (eventauth.State,
 	}, nil
 }
 
+// authority returns the creation and the power levels on the batch's head.
+func (b *batch) authority(ctx context.Context) (create, levels *event.PDU, err error) {
+	state, err := b.entries(ctx, b.head.State, []event.Key{{Type: "m.room.create"}, {Type: "m.room.power_levels"}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return state("m.room.create", ""), state("m.room.power_levels", ""), nil
+}
+
 // current returns the event that stands in the state of the batch's head under the key,
 // nil where there is none.
 func (b *batch) current(ctx context.Context, typ, stateKey string) (*event.PDU, error) {
-	state, err := b.entries(ctx, []event.Key{{Type: typ, StateKey: stateKey}})
+	state, err := b.entries(ctx, b.head.State, []event.Key{{Type: typ, StateKey: stateKey}})
 	if err != nil {
 		return nil, err
 	}
@@ -134,21 +219,21 @@ func (b *batch) membership(user id.UserID) graph.Membership {
 
 // levels returns the power levels on the batch's head.
 func (b *batch) levels(ctx context.Context) (eventauth.Levels, error) {
-	state, err := b.entries(ctx, []event.Key{{Type: "m.room.create"}, {Type: "m.room.power_levels"}})
+	create, levels, err := b.authority(ctx)
 	if err != nil {
 		return eventauth.Levels{}, err
 	}
-	return eventauth.PowerLevels(b.head.Version, state("m.room.create", ""), state("m.room.power_levels", "")), nil
+	return eventauth.PowerLevels(b.head.Version, create, levels), nil
 }
 
-// privileged lists the users who are given a power level by name, and the creators.
+// privileged lists the creators and the users who are given a power level by name.
 func (b *batch) privileged(ctx context.Context) ([]id.UserID, error) {
-	state, err := b.entries(ctx, []event.Key{{Type: "m.room.create"}, {Type: "m.room.power_levels"}})
+	create, levels, err := b.authority(ctx)
 	if err != nil {
 		return nil, err
 	}
-	users := eventauth.Creators(state("m.room.create", ""))
-	if levels := state("m.room.power_levels", ""); levels != nil {
+	users := eventauth.Creators(create)
+	if levels != nil {
 		gjson.GetBytes(levels.Content(), "users").ForEach(func(user, _ gjson.Result) bool {
 			users = append(users, id.UserID(user.Str))
 			return true
@@ -157,14 +242,15 @@ func (b *batch) privileged(ctx context.Context) ([]id.UserID, error) {
 	return users, nil
 }
 
-// unchanged returns the state event that already says what the proposal says, if one does:
-// a client that sets a state twice gets the first event again.
-func (b *batch) unchanged(ctx context.Context, p Proposal) (*event.PDU, error) {
-	if p.StateKey == nil {
+// unchanged returns the state event that already says what the event would say, if one does: a
+// client that sets a state twice gets the first event again.
+func (b *batch) unchanged(ctx context.Context, pdu *event.PDU) (*event.PDU, error) {
+	if !pdu.IsState() {
 		return nil, nil
 	}
-	old, err := b.current(ctx, p.Type, *p.StateKey)
-	if err != nil || old == nil || old.Sender() != p.Sender || !bytes.Equal(p.Content, old.Content()) {
+	key := pdu.Key()
+	old, err := b.current(ctx, key.Type, key.StateKey)
+	if err != nil || old == nil || old.Sender() != pdu.Sender() || !bytes.Equal(pdu.Content(), old.Content()) {
 		return nil, err
 	}
 	return old, nil

@@ -164,9 +164,9 @@ func (r *Rooms) newRoom(ctx context.Context, c Creation) (*batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := r.batch(head)
+	b := r.batch(head, true)
 	b.prev = nil
-	if err := b.push(ctx, create); err != nil {
+	if err := b.push(ctx, create, place{}); err != nil {
 		return nil, err
 	}
 	member, err := r.memberContent(ctx, Membership{Sender: c.Creator}, graph.Join)

@@ -30,7 +30,9 @@ type Proposal struct {
 // facts is what decide knows besides the proposal.
 type facts struct {
 	head *graph.Head
-	// state holds the entries of the head's state that authorise the proposal.
+	// follow lists the extremities of the head that the event will follow.
+	follow []graph.Extremity
+	// state holds the entries of the state after these that authorise the proposal.
 	state  eventauth.State
 	origin id.ServerName
 	key    sign.Key
@@ -38,20 +40,12 @@ type facts struct {
 	now int64
 }
 
-// maxPrevEvents is the most events that one event may follow.
-//
-// Spec: ss PDUs
-const maxPrevEvents = 20
-
 // decide builds and authorises the event that the proposal asks for on top of the head.
+// Others must be able to follow what we do, so it refuses to invite users of other servers to a room that is closed to them.
 // It is a pure function of its arguments, but for the random opaque part of event IDs in room
 // versions 1 and 2.
 func decide(f facts, p Proposal) (*event.PDU, error) {
 	v := f.head.Version
-	extremities := f.head.Extremities
-	if len(extremities) > maxPrevEvents {
-		extremities = extremities[:maxPrevEvents]
-	}
 	draft := event.Draft{
 		RoomID:         f.head.ID,
 		Type:           p.Type,
@@ -64,7 +58,7 @@ func decide(f facts, p Proposal) (*event.PDU, error) {
 	if draft.OriginServerTS == 0 {
 		draft.OriginServerTS = f.now
 	}
-	for _, x := range extremities {
+	for _, x := range f.follow {
 		draft.PrevEvents = append(draft.PrevEvents, x.ID)
 		draft.Depth = max(draft.Depth, x.Depth)
 	}
@@ -81,7 +75,20 @@ func decide(f facts, p Proposal) (*event.PDU, error) {
 	if err := eventauth.Check(pdu, f.state); err != nil {
 		return nil, forbidden(err)
 	}
+	if pdu.Membership() == "invite" && !federates(f.state("m.room.create", "")) {
+		if target, _ := pdu.StateKey(); id.UserID(target).Domain() != p.Sender.Domain() {
+			return nil, mxerr.Forbidden("this room is closed to users of other servers")
+		}
+	}
 	return pdu, nil
+}
+
+// federates reports whether users of other servers may take part in a room.
+//
+// Spec: cs m.room.create
+func federates(create *event.PDU) bool {
+	raw, ok := canon.Get(create.Content(), "m.federate")
+	return !ok || string(raw) != "false"
 }
 
 // forbidden turns a rejection by the authorisation rules into what a client is told.

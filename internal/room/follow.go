@@ -129,8 +129,8 @@ func (r *Rooms) showProfile(ctx context.Context, user id.UserID) error {
 	}
 	target := string(user)
 	return r.inRooms(ctx, user, func(ctx context.Context, room id.RoomID) error {
-		_, err := r.advance(ctx, room, graph.TxnRef{}, func(head *graph.Head) (step, error) {
-			b := r.batch(head)
+		_, err := r.advance(ctx, room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
+			b := r.batch(head, settled)
 			if b.membership(user) != graph.Join {
 				return step{}, nil
 			}

@@ -34,8 +34,8 @@ func (r *Rooms) Join(ctx context.Context, req Join) (id.EventID, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, req.Room, req.Txn, func(head *graph.Head) (step, error) {
-		b := r.batch(head)
+	return r.advance(ctx, req.Room, req.Txn, func(head *graph.Head, settled bool) (step, error) {
+		b := r.batch(head, settled)
 		was := b.membership(req.Sender)
 		if was == graph.Join && req.Content == nil {
 			old, err := b.current(ctx, "m.room.member", string(req.Sender))

@@ -116,8 +116,8 @@ func (r *Rooms) change(ctx context.Context, m Membership, membership graph.Membe
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, m.Room, m.Txn, func(head *graph.Head) (step, error) {
-		b := r.batch(head)
+	return r.advance(ctx, m.Room, m.Txn, func(head *graph.Head, settled bool) (step, error) {
+		b := r.batch(head, settled)
 		target := string(m.target())
 		was := b.membership(m.target())
 		if check != nil {

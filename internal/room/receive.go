@@ -39,32 +39,35 @@ func (m *Missing) Error() string {
 }
 
 // Receive takes in an event that another server made. Its signatures and its hash have been
-// checked. An event that is stored already is not judged again.
+// checked. An event that is stored already, other than as an outlier, is not judged again.
 //
-// It returns *Missing where ancestors are missing, and M_NOT_FOUND for a room that this
-// server is not in. A rejected event is no error: the rejection comes as the third result.
+// It returns *Missing where ancestors are missing, M_INVALID_PARAM for an event that can have no
+// place in the room, and M_NOT_FOUND for a room that this
+// server is not in. A rejected event is no error: the rejection comes as the second result.
 //
 // Spec: ss Checks performed on receipt of a PDU
 func (r *Rooms) Receive(ctx context.Context, pdu *event.PDU) (Verdict, *eventauth.Rejection, error) {
 	var verdict Verdict
 	var why *eventauth.Rejection
-	_, err := r.advance(ctx, pdu.RoomID(), graph.TxnRef{}, func(head *graph.Head) (step, error) {
+	_, err := r.advance(ctx, pdu.RoomID(), graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
 		known, ok, err := r.cfg.Graph.Event(ctx, pdu.ID())
-		if err != nil {
+		switch {
+		case err != nil:
 			return step{}, err
-		}
-		if ok && known.Room != head.Room {
+		case ok && known.Room != head.Room:
 			return step{}, mxerr.InvalidParam("the event ID %s is that of an event in another room", pdu.ID())
-		}
-		if ok && known.Flags&graph.Outlier == 0 {
+		case ok && known.Flags&graph.Outlier == 0:
 			verdict, why = verdictOf(known.Flags), nil
 			return step{event: pdu.ID()}, nil
+		case len(pdu.PrevEvents()) == 0:
+			return step{}, mxerr.InvalidParam("the event %s follows nothing, and the room has begun", pdu.ID())
 		}
-		commit, rejection, err := r.judge(ctx, head, pdu)
+		j := judgement{rooms: r, head: head, settled: settled, pdu: pdu, known: known}
+		commit, err := j.judge(ctx)
 		if err != nil {
 			return step{}, err
 		}
-		verdict, why = verdictOf(commit.Events[0].Flags), rejection
+		verdict, why = verdictOf(commit.Events[0].Flags), j.rejection
 		return step{commit: commit, event: pdu.ID()}, nil
 	})
 	return verdict, why, err
@@ -80,81 +83,131 @@ func verdictOf(f graph.Flags) Verdict {
 	return Accepted
 }
 
-// judge decides what to do with a received event on top of the head.
-func (r *Rooms) judge(ctx context.Context, head *graph.Head, pdu *event.PDU) (*graph.Commit, *eventauth.Rejection, error) {
-	prev, auth, err := r.ancestors(ctx, pdu)
-	if err != nil {
-		return nil, nil, err
+// judgement decides about one received event on top of a head.
+type judgement struct {
+	rooms   *Rooms
+	head    *graph.Head
+	settled bool
+	pdu     *event.PDU
+	// known is the event where it is stored as an outlier, else nil.
+	known *graph.Event
+
+	// rejection says why the event was rejected or soft-failed.
+	rejection *eventauth.Rejection
+}
+
+// judge returns the commit that stores the event.
+func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
+	// An event that follows just what we know to be newest needs nothing but the head.
+	straight := j.followsHead()
+	if !j.settled && (!straight || j.pdu.Type() == "m.room.redaction") {
+		return nil, errUnsettled
 	}
-	before, err := r.stateAfter(ctx, head, prev)
+	prev, auth, err := j.ancestors(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	nid, err := r.cfg.Graph.NextNID(ctx)
+	before := j.head.State
+	if !straight {
+		states, err := j.rooms.statesAfter(ctx, prev)
+		if err != nil {
+			return nil, err
+		}
+		if before, err = j.rooms.resolve(ctx, j.head, states); err != nil {
+			return nil, err
+		}
+	}
+	e, err := j.event(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	e := &graph.Event{NID: nid, PDU: pdu}
+	if err := j.weigh(ctx, e, auth, before); err != nil {
+		return nil, err
+	}
 	place := graph.Placement{Before: before}
-	rejection, err := r.allowed(ctx, head, pdu, auth, before)
+	if e.Flags&(graph.Rejected|graph.SoftFailed) == 0 && !straight {
+		if place.After, err = j.merge(ctx, e, before); err != nil {
+			return nil, err
+		}
+	}
+	next, err := j.head.Place(e, place)
 	if err != nil {
+		return nil, err
+	}
+	commit := &graph.Commit{Prev: j.head, Next: next, Events: []*graph.Event{e}}
+	return commit, j.redactions(ctx, commit, e, before)
+}
+
+// followsHead reports whether the event follows all extremities and nothing else.
+func (j *judgement) followsHead() bool {
+	prev := j.pdu.PrevEvents()
+	for _, x := range j.head.Extremities {
+		if !slices.Contains(prev, x.ID) {
+			return false
+		}
+	}
+	return len(prev) == len(j.head.Extremities)
+}
+
+// event returns what will be stored.
+func (j *judgement) event(ctx context.Context) (*graph.Event, error) {
+	if j.known != nil {
+		e := *j.known
+		e.Flags &^= graph.Outlier | graph.Rejected
+		return &e, nil
+	}
+	nid, err := j.rooms.cfg.Graph.NextNID(ctx)
+	return &graph.Event{NID: nid, PDU: j.pdu}, err
+}
+
+// weigh flags an event that breaks the rules.
+func (j *judgement) weigh(ctx context.Context, e *graph.Event, auth []*graph.Event, before *graph.State) (err error) {
+	if j.rejection, err = j.allowed(ctx, auth, before); err != nil {
+		return err
+	}
+	if j.rejection != nil {
+		e.Flags |= graph.Rejected
+		return nil
+	}
+	if before == j.head.State {
+		return nil
+	}
+	if j.rejection, err = j.check(ctx, j.head.State); j.rejection != nil {
+		e.Flags |= graph.SoftFailed
+	}
+	return err
+}
+
+// ancestors loads the events that the event refers to. prev is empty where it follows the head.
+func (j *judgement) ancestors(ctx context.Context) (prev []*graph.Event, auth []*graph.Event, err error) {
+	var missing Missing
+	if !j.followsHead() {
+		if prev, missing.Prev, err = j.load(ctx, j.pdu.PrevEvents(), graph.Outlier); err != nil {
+			return nil, nil, err
+		}
+	}
+	if auth, missing.Auth, err = j.load(ctx, j.pdu.AuthEvents(), 0); err != nil {
 		return nil, nil, err
 	}
 	switch {
-	case rejection != nil:
-		e.Flags |= graph.Rejected
-	default:
-		soft, err := r.check(ctx, head, head.State, pdu)
-		if err != nil {
-			return nil, nil, err
-		}
-		if soft != nil {
-			rejection = soft
-			e.Flags |= graph.SoftFailed
-			break
-		}
-		if place.After, err = r.merge(ctx, head, e, before); err != nil {
-			return nil, nil, err
-		}
+	case len(missing.Prev)+len(missing.Auth) == 0:
+		return prev, auth, nil
+	case !j.settled:
+		return nil, nil, errUnsettled
 	}
-	next, err := head.Place(e, place)
-	if err != nil {
-		return nil, nil, err
-	}
-	commit := &graph.Commit{Prev: head, Next: next, Events: []*graph.Event{e}}
-	if e.Flags == 0 {
-		commit.Redactions, err = r.redactions(ctx, head, e, before)
-	}
-	return commit, rejection, err
+	return nil, nil, &missing
 }
 
-// ancestors loads the events that pdu refers to.
-func (r *Rooms) ancestors(ctx context.Context, pdu *event.PDU) (prev []*graph.Event, auth []*graph.Event, err error) {
-	var missing Missing
-	prev, missing.Prev, err = r.load(ctx, pdu, pdu.PrevEvents(), graph.Outlier)
-	if err != nil {
-		return nil, nil, err
-	}
-	auth, missing.Auth, err = r.load(ctx, pdu, pdu.AuthEvents(), 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(missing.Prev)+len(missing.Auth) > 0 {
-		return nil, nil, &missing
-	}
-	return prev, auth, nil
-}
-
-// load returns the stored events of pdu's room among ids; those that are flagged unfit
-// count as missing.
-func (r *Rooms) load(ctx context.Context, pdu *event.PDU, ids []id.EventID, unfit graph.Flags) (found []*graph.Event, missing []id.EventID, err error) {
-	stored, err := r.cfg.Graph.EventsByID(ctx, ids)
+// load returns the stored events of the room among ids; those that are flagged unfit count as
+// missing.
+func (j *judgement) load(ctx context.Context, ids []id.EventID, unfit graph.Flags) (found []*graph.Event, missing []id.EventID, err error) {
+	stored, err := j.rooms.cfg.Graph.EventsByID(ctx, ids)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, x := range ids {
 		e := stored[x]
-		if e == nil || e.Flags&unfit != 0 || e.PDU.RoomID() != pdu.RoomID() {
+		if e == nil || e.Flags&unfit != 0 || e.PDU.RoomID() != j.head.ID {
 			missing = append(missing, x)
 			continue
 		}
@@ -163,44 +216,44 @@ func (r *Rooms) load(ctx context.Context, pdu *event.PDU, ids []id.EventID, unfi
 	return found, missing, nil
 }
 
-// allowed checks pdu by its auth events and by the state before it.
-func (r *Rooms) allowed(ctx context.Context, head *graph.Head, pdu *event.PDU, auth []*graph.Event, before *graph.State) (*eventauth.Rejection, error) {
+// allowed checks the event by its auth events and by the state before it.
+func (j *judgement) allowed(ctx context.Context, auth []*graph.Event, before *graph.State) (*eventauth.Rejection, error) {
 	cited := make([]*event.PDU, len(auth))
 	byKey := make(map[event.Key]*event.PDU, len(auth)+1)
 	for i, a := range auth {
 		if a.Flags&graph.Rejected != 0 {
-			return eventauth.RejectedAuthEvent(pdu, a.PDU.ID()), nil
+			return eventauth.RejectedAuthEvent(j.pdu, a.PDU.ID()), nil
 		}
 		cited[i] = a.PDU
 		byKey[a.PDU.Key()] = a.PDU
 	}
-	if rejection, err := rejected(eventauth.CheckAuthEvents(pdu, cited)); rejection != nil || err != nil {
+	if rejection, err := rejected(eventauth.CheckAuthEvents(j.pdu, cited)); rejection != nil || err != nil {
 		return rejection, err
 	}
 	create := event.Key{Type: "m.room.create"}
 	if byKey[create] == nil {
 		var err error
-		if byKey[create], err = r.current(ctx, head.Room, head.State, create.Type, ""); err != nil {
+		if byKey[create], err = j.rooms.current(ctx, j.head.Room, j.head.State, create.Type, ""); err != nil {
 			return nil, err
 		}
 	}
-	rejection, err := rejected(eventauth.Check(pdu, func(typ, stateKey string) *event.PDU {
+	rejection, err := rejected(eventauth.Check(j.pdu, func(typ, stateKey string) *event.PDU {
 		return byKey[event.Key{Type: typ, StateKey: stateKey}]
 	}))
 	if rejection != nil || err != nil {
 		return rejection, err
 	}
-	return r.check(ctx, head, before, pdu)
+	return j.check(ctx, before)
 }
 
 // check applies the authorisation rules by a state of the room.
-func (r *Rooms) check(ctx context.Context, head *graph.Head, s *graph.State, pdu *event.PDU) (*eventauth.Rejection, error) {
-	needed := append(eventauth.Needed(head.Version, pdu), event.Key{Type: "m.room.create"})
-	state, err := r.entries(ctx, head.Room, s, needed)
+func (j *judgement) check(ctx context.Context, s *graph.State) (*eventauth.Rejection, error) {
+	needed := append(eventauth.Needed(j.head.Version, j.pdu), event.Key{Type: "m.room.create"})
+	state, err := j.rooms.entries(ctx, j.head.Room, s, needed)
 	if err != nil {
 		return nil, err
 	}
-	return rejected(eventauth.Check(pdu, state))
+	return rejected(eventauth.Check(j.pdu, state))
 }
 
 // rejected tells a rejection from another error.
@@ -214,53 +267,14 @@ func rejected(err error) (*eventauth.Rejection, error) {
 
 // merge returns the state of the room after e: that of the branch which e ends, resolved with
 // the other branches.
-func (r *Rooms) merge(ctx context.Context, head *graph.Head, e *graph.Event, before *graph.State) (*graph.State, error) {
-	after := before
-	if e.PDU.IsState() {
-		after = before.With(graph.ChangeOf(e))
-	}
-	followed := e.PDU.PrevEvents()
-	states := []*graph.State{after}
-	for _, x := range head.Extremities {
-		if slices.Contains(followed, x.ID) {
-			continue
-		}
-		events, err := r.cfg.Graph.Events(ctx, head.Room, []graph.EventNID{x.NID})
-		if err != nil {
-			return nil, err
-		}
-		s, err := r.cfg.Graph.StateAfter(ctx, events[0])
-		if err != nil {
-			return nil, err
-		}
-		states = append(states, s)
-	}
-	return r.resolve(ctx, head, states, e)
-}
-
-// redactions strips the target of a redaction that may take effect.
-//
-// Spec: rooms/v3 Handling redactions
-func (r *Rooms) redactions(ctx context.Context, head *graph.Head, e *graph.Event, before *graph.State) ([]graph.Redaction, error) {
-	target, ok := e.PDU.Redacts()
-	if !ok || e.PDU.Type() != "m.room.redaction" {
-		return nil, nil
-	}
-	t, ok, err := r.cfg.Graph.Event(ctx, target)
-	if err != nil || !ok || t.PDU.RoomID() != head.ID || t.Flags&graph.Redacted != 0 {
-		return nil, err
-	}
-	state, err := r.entries(ctx, head.Room, before, []event.Key{{Type: "m.room.create"}, {Type: "m.room.power_levels"}})
+func (j *judgement) merge(ctx context.Context, e *graph.Event, before *graph.State) (*graph.State, error) {
+	followed := j.pdu.PrevEvents()
+	others := slices.DeleteFunc(slices.Clone(j.head.Extremities), func(x graph.Extremity) bool {
+		return slices.Contains(followed, x.ID)
+	})
+	states, err := j.rooms.branches(ctx, j.head, others, nil)
 	if err != nil {
 		return nil, err
 	}
-	levels := eventauth.PowerLevels(head.Version, state("m.room.create", ""), state("m.room.power_levels", ""))
-	if !eventauth.Redacts(e.PDU, t.PDU, levels) {
-		return nil, nil
-	}
-	pruned, err := t.PDU.Redacted()
-	if err != nil {
-		return nil, err
-	}
-	return []graph.Redaction{{Target: t.NID, By: e.NID, Pruned: pruned}}, nil
+	return j.rooms.resolve(ctx, j.head, append([]*graph.State{after(e, before)}, states...), e)
 }

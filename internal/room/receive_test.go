@@ -23,12 +23,16 @@ const (
 // foreign builds an event of a remote user that follows prev, authorised by the state that
 // a server which has seen only prev and its ancestors would know.
 func (n *node) foreign(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev []*event.PDU, ts int64, signer sign.Key) (*event.PDU, error) {
-	head, err := n.graph.Head(n.ctx, r)
+	return n.foreignDraft(event.Draft{
+		RoomID: r, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), OriginServerTS: ts,
+	}, prev, signer)
+}
+
+// foreignDraft gives a draft its edges and builds it.
+func (n *node) foreignDraft(draft event.Draft, prev []*event.PDU, signer sign.Key) (*event.PDU, error) {
+	head, err := n.graph.Head(n.ctx, draft.RoomID)
 	if err != nil {
 		return nil, err
-	}
-	draft := event.Draft{
-		RoomID: r, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), OriginServerTS: ts,
 	}
 	for _, p := range prev {
 		draft.PrevEvents = append(draft.PrevEvents, p.ID())
@@ -42,7 +46,7 @@ func (n *node) foreign(r id.RoomID, sender id.UserID, typ string, key *string, c
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range eventauth.NeededFor(head.Version, typ, key, sender, draft.Content) {
+	for _, k := range eventauth.NeededFor(head.Version, draft.Type, draft.StateKey, draft.Sender, draft.Content) {
 		nid, ok := state.Get(k.Type, k.StateKey)
 		if !ok {
 			continue
@@ -53,7 +57,17 @@ func (n *node) foreign(r id.RoomID, sender id.UserID, typ string, key *string, c
 		}
 		draft.AuthEvents = append(draft.AuthEvents, events[0].PDU.ID())
 	}
-	return draft.Build(head.Version, sender.Domain(), signer, rand.Text)
+	return draft.Build(head.Version, draft.Sender.Domain(), signer, rand.Text)
+}
+
+// remoteRedaction builds a redaction of a remote user.
+func (n *node) remoteRedaction(r id.RoomID, sender id.UserID, target id.EventID, prev ...*event.PDU) *event.PDU {
+	n.t.Helper()
+	p, err := n.foreignDraft(event.Draft{
+		RoomID: r, Type: "m.room.redaction", Sender: sender, Content: []byte("{}"), Redacts: target, OriginServerTS: 2,
+	}, prev, mustKey(n.t))
+	must(n.t, err)
+	return p
 }
 
 func (n *node) receive(p *event.PDU) room.Verdict {

@@ -33,37 +33,41 @@ func (r *Rooms) entries(ctx context.Context, room graph.RoomNID, s *graph.State,
 	}, nil
 }
 
-// stateAfter returns the state of the room after several events: that of the head where they
-// are its extremities, otherwise their states resolved.
-func (r *Rooms) stateAfter(ctx context.Context, head *graph.Head, prev []*graph.Event) (*graph.State, error) {
-	if areExtremities(head, prev) {
-		return head.State, nil
+// branches returns the states after the extremities, each state once. Those of events that are not stored are
+// given in after.
+func (r *Rooms) branches(ctx context.Context, head *graph.Head, of []graph.Extremity, after map[graph.EventNID]*graph.State) ([]*graph.State, error) {
+	var states []*graph.State
+	var nids []graph.EventNID
+	for _, x := range of {
+		if s := after[x.NID]; s != nil {
+			states = append(states, s)
+			continue
+		}
+		nids = append(nids, x.NID)
 	}
-	states := make([]*graph.State, 0, len(prev))
-	for _, p := range prev {
-		s, err := r.cfg.Graph.StateAfter(ctx, p)
+	events, err := r.cfg.Graph.Events(ctx, head.Room, nids)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := r.statesAfter(ctx, events)
+	return append(states, stored...), err
+}
+
+// statesAfter returns the states after stored events, each state once.
+func (r *Rooms) statesAfter(ctx context.Context, events []*graph.Event) ([]*graph.State, error) {
+	states := make([]*graph.State, 0, len(events))
+	seen := make(map[graph.StateNID]bool)
+	for _, e := range events {
+		s, err := r.cfg.Graph.StateAfter(ctx, e)
 		if err != nil {
 			return nil, err
 		}
-		states = append(states, s)
-	}
-	return r.resolve(ctx, head, states, nil)
-}
-
-func areExtremities(head *graph.Head, prev []*graph.Event) bool {
-	if len(prev) != len(head.Extremities) {
-		return false
-	}
-	nids := make(map[graph.EventNID]bool, len(prev))
-	for _, p := range prev {
-		nids[p.NID] = true
-	}
-	for _, x := range head.Extremities {
-		if !nids[x.NID] {
-			return false
+		if n := s.NID(); n == 0 || !seen[n] {
+			seen[n] = true
+			states = append(states, s)
 		}
 	}
-	return true
+	return states, nil
 }
 
 // resolution maps between the numbers of the graph and the IDs of state resolution.
@@ -77,11 +81,10 @@ type resolution struct {
 	err   error
 }
 
-// resolve merges states of a room. fresh is an event that is in them but not yet stored; nil
-// where there is none.
+// resolve merges states of a room. fresh are events that are in them but not yet stored.
 //
 // Spec: rooms/v12 State resolution
-func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.State, fresh *graph.Event) (*graph.State, error) {
+func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.State, fresh ...*graph.Event) (*graph.State, error) {
 	if len(states) == 0 {
 		return nil, fmt.Errorf("room: no states to resolve")
 	}
@@ -93,9 +96,7 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 		ctx: ctx, graph: r.cfg.Graph, room: head.Room,
 		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event),
 	}
-	if fresh != nil {
-		x.learn(fresh)
-	}
+	x.learn(fresh...)
 	conflicted, err := x.conflicts(states)
 	if err != nil || len(conflicted) == 0 {
 		return base, err

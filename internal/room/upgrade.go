@@ -43,12 +43,12 @@ func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
 	if err != nil {
 		return "", err
 	}
-	old := r.batch(head)
+	old := r.batch(head, true)
 	// Refuse before anything is made; the batch is thrown away.
 	if err := r.entomb(ctx, old, u, "!replacement"); err != nil {
 		return "", err
 	}
-	c, err := r.replacement(ctx, r.batch(head), u)
+	c, err := r.replacement(ctx, r.batch(head, true), u)
 	if err != nil {
 		return "", err
 	}
@@ -56,8 +56,8 @@ func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = r.advance(ctx, u.Room, graph.TxnRef{}, func(head *graph.Head) (step, error) {
-		b := r.batch(head)
+	_, err = r.advance(ctx, u.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
+		b := r.batch(head, settled)
 		if err := r.entomb(ctx, b, u, room); err != nil {
 			return step{}, err
 		}
