@@ -292,10 +292,15 @@ func (c *checker) schema(name string, text json.RawMessage) (*jsonschema.Schema,
 	return s, nil
 }
 
-// strip removes what is no schema and would be read as one: the dialect that inlined parts name, and examples.
+// strip removes what is no schema and would be read as one: the dialect that inlined parts name, and examples. It
+// also lets an answer match several of the forms an operation has: a state event is an object as well.
 func strip(v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		if forms, ok := v["oneOf"].([]any); ok {
+			v["anyOf"] = forms
+			delete(v, "oneOf")
+		}
 		for _, k := range []string{"$schema", "$id"} {
 			if _, isText := v[k].(string); isText {
 				delete(v, k)

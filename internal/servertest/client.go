@@ -2,6 +2,9 @@ package servertest
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -119,7 +122,7 @@ func clip(b []byte) string {
 // encoding/json takes. The path is absolute, or begins below /_matrix/client/v3 without a slash.
 func (c *Client) Do(method, path string, body any) *Answer {
 	c.tb.Helper()
-	a, err := c.try(method, path, body)
+	a, err := c.Try(method, path, body)
 	if err != nil {
 		c.tb.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -127,8 +130,8 @@ func (c *Client) Do(method, path string, body any) *Answer {
 	return a
 }
 
-// try is Do without any judgement, for goroutines of their own.
-func (c *Client) try(method, path string, body any) (*Answer, error) {
+// Try is Do without any judgement, for goroutines of their own.
+func (c *Client) Try(method, path string, body any) (*Answer, error) {
 	var reader io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -376,4 +379,17 @@ func Query(pairs ...any) string {
 		q.Add(pairs[i].(string), text)
 	}
 	return "?" + q.Encode()
+}
+
+// Admin makes an administrator by the registration shared secret and signs it in.
+func (s *Server) Admin(tb testing.TB, secret string) *Client {
+	tb.Helper()
+	c := s.Anonymous(tb)
+	c.Password = Password
+	const path = "/_synapse/admin/v1/register"
+	nonce, name := c.OK("GET", path, nil).Text("nonce"), Unique("admin-")
+	mac := hmac.New(sha1.New, []byte(secret))
+	mac.Write([]byte(strings.Join([]string{nonce, name, Password, "admin"}, "\x00")))
+	c.signedIn(c.OK("POST", path, M{"nonce": nonce, "username": name, "password": Password, "admin": true, "mac": hex.EncodeToString(mac.Sum(nil))}))
+	return c
 }

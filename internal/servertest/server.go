@@ -72,14 +72,11 @@ func (s *Server) start() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.tb.Context()))
 	done := make(chan error, 1)
 	go func() { done <- srv.Run(ctx) }()
-	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	s.http = &http.Client{Transport: transport, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
+	s.http = newHTTP()
 	s.stop = func() error {
 		cancel()
 		err := <-done
-		transport.CloseIdleConnections()
+		s.http.CloseIdleConnections()
 		return err
 	}
 	select {
@@ -89,6 +86,28 @@ func (s *Server) start() {
 	case err := <-done:
 		s.stop = nil
 		s.tb.Fatalf("run the server: %v", err)
+	}
+}
+
+// External returns a server that somebody else runs, such as another process. It can't be stopped or restarted from here; Moved
+// says that it has another address.
+func External(tb testing.TB, url string) *Server {
+	return &Server{URL: url, tb: tb, http: newHTTP()}
+}
+
+// Moved gives a server that somebody else runs its new address. No request may be under way.
+func (s *Server) Moved(url string) {
+	s.http.CloseIdleConnections()
+	s.URL, s.http = url, newHTTP()
+}
+
+func newHTTP() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
+		Timeout:   time.Minute,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
 	}
 }
 
