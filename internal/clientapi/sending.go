@@ -84,8 +84,11 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 		return nil, err
 	}
 	typ, stateKey := r.Path("eventType"), r.Path("stateKey")
-	if typ == "m.room.member" {
+	switch typ {
+	case "m.room.member":
 		return a.setMembership(ctx, r, roomID, stateKey, content)
+	case "m.room.create":
+		return nil, mxerr.Forbidden("the room has been created already")
 	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
