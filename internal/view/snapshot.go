@@ -61,39 +61,42 @@ const streamPage = 500
 // Spec: cs getEvents
 // Spec: cs peekEvents
 func (v *View) Stream(ctx context.Context, user id.UserID, room id.RoomID, from, to sqldb.Pos) ([]*graph.Event, sqldb.Pos, error) {
-	if from >= to {
-		return nil, from, nil
-	}
-	rooms := make(map[graph.RoomNID]bool)
-	var events []*graph.Event
-	if room != "" {
-		a, err := v.access(ctx, user, room)
-		if err != nil {
-			return nil, 0, err
-		}
-		rooms[a.head.Room] = true
-		r := graph.Range{After: int64(from), Before: int64(to) + 1, Limit: streamPage}
-		if events, err = v.cfg.Graph.Timeline(ctx, a.head.Room, r); err != nil {
-			return nil, 0, err
-		}
-	} else {
-		rows, err := v.cfg.Graph.MembershipsOf(ctx, user, graph.Join)
-		if err != nil {
-			return nil, 0, err
-		}
-		for _, m := range rows {
-			rooms[m.Room] = true
-		}
-		if events, err = v.cfg.Graph.EventsSince(ctx, from, to, streamPage); err != nil {
-			return nil, 0, err
-		}
+	events, rooms, err := v.streamOf(ctx, user, room, from, to)
+	if err != nil || from >= to {
+		return nil, from, err
 	}
 	end := to
 	if len(events) == streamPage {
 		end = events[streamPage-1].Pos
 	}
-	events, err := v.visibleOf(ctx, user, rooms, events)
+	events, err = v.visibleOf(ctx, user, rooms, events)
 	return events, end, err
+}
+
+// streamOf reads a page of the stream, and which rooms the user may look into.
+func (v *View) streamOf(ctx context.Context, user id.UserID, room id.RoomID, from, to sqldb.Pos) ([]*graph.Event, map[graph.RoomNID]bool, error) {
+	if room != "" {
+		a, err := v.access(ctx, user, room)
+		if err != nil || from >= to {
+			return nil, nil, err
+		}
+		r := graph.Range{After: int64(from), Before: int64(to) + 1, Limit: streamPage}
+		events, err := v.cfg.Graph.Timeline(ctx, a.head.Room, r)
+		return events, map[graph.RoomNID]bool{a.head.Room: true}, err
+	}
+	if from >= to {
+		return nil, nil, nil
+	}
+	rows, err := v.cfg.Graph.MembershipsOf(ctx, user, graph.Join)
+	if err != nil {
+		return nil, nil, err
+	}
+	rooms := make(map[graph.RoomNID]bool, len(rows))
+	for _, m := range rows {
+		rooms[m.Room] = true
+	}
+	events, err := v.cfg.Graph.EventsSince(ctx, from, to, streamPage)
+	return events, rooms, err
 }
 
 // visibleOf returns those of the events that are of one of the rooms and that the user may see and wants to.
@@ -104,14 +107,22 @@ func (v *View) visibleOf(ctx context.Context, user id.UserID, rooms map[graph.Ro
 			byRoom[e.Room] = append(byRoom[e.Room], e)
 		}
 	}
+	ignored, err := v.cfg.Ignored(ctx, user)
+	if err != nil {
+		return nil, err
+	}
 	var kept []*graph.Event
-	for _, of := range byRoom {
-		keep, err := v.readable(ctx, Page{Audience: Audience{User: user}}, of)
+	for room, of := range byRoom {
+		o, err := v.onlooker(ctx, user, room)
 		if err != nil {
 			return nil, err
 		}
-		for i, e := range of {
-			if keep[i] {
+		for _, e := range of {
+			seen, err := o.sees(ctx, e)
+			if err != nil {
+				return nil, err
+			}
+			if seen && !ignores(ignored, e) {
 				kept = append(kept, e)
 			}
 		}
