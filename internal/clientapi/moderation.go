@@ -26,8 +26,8 @@ func (a *API) moderationRoutes() []web.Route {
 
 // connection is where a device was last seen.
 type connection struct {
-	IP       string `json:"ip,omitempty"`
-	LastSeen int64  `json:"last_seen,omitempty"`
+	IP       string `json:"ip"`
+	LastSeen int64  `json:"last_seen"`
 }
 
 // Spec: cs getWhoIs
@@ -45,7 +45,11 @@ func (a *API) whois(ctx context.Context, r *web.Request) (*web.Response, error) 
 	}
 	devices := make(map[id.DeviceID]any, len(list))
 	for _, d := range list {
-		session := map[string]any{"connections": []connection{{IP: d.LastSeenIP, LastSeen: d.LastSeenTS}}}
+		connections := []connection{}
+		if d.LastSeenTS != 0 {
+			connections = append(connections, connection{IP: d.LastSeenIP, LastSeen: d.LastSeenTS})
+		}
+		session := map[string]any{"connections": connections}
 		devices[d.ID] = map[string]any{"sessions": []any{session}}
 	}
 	return web.JSON(map[string]any{"user_id": user, "devices": devices}), nil

@@ -59,6 +59,9 @@ func (a *API) loginToken(ctx context.Context, r *web.Request) (*web.Response, er
 //
 // Spec: cs User-Interactive Authentication API
 func (a *API) confirm(ctx context.Context, r *web.Request, op string) (*account.Grant, error) {
+	if r.Caller.Guest {
+		return nil, mxerr.New(mxerr.CodeGuestAccessForbidden, "guests have no password to prove who they are")
+	}
 	body, err := r.Object()
 	if err != nil {
 		return nil, err
