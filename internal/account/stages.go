@@ -75,7 +75,7 @@ func (s passwordStage) Attempt(ctx context.Context, t *Try) error {
 		return err
 	}
 	if t.User != "" && user != t.User {
-		return mxerr.Forbidden("This is not the account that you are logged in to.")
+		return errOtherUser
 	}
 	u, ok, err := s.a.verifyPassword(ctx, user, auth.Password)
 	switch {
@@ -92,7 +92,9 @@ func (s passwordStage) Attempt(ctx context.Context, t *Try) error {
 
 var (
 	errWrongPassword = mxerr.Forbidden("The user name or the password is wrong.")
-	errDeactivated   = mxerr.New(mxerr.CodeUserDeactivated, "This account has been deactivated.")
+	// errOtherUser ends the request: a second attempt is for who mistyped a password.
+	errOtherUser   = mxerr.Forbidden("This is not the account that you are logged in to.")
+	errDeactivated = mxerr.New(mxerr.CodeUserDeactivated, "This account has been deactivated.")
 )
 
 // registrationTokenStage asks for a token that an administrator handed out. A completed stage holds one

@@ -58,7 +58,7 @@ type Stage interface {
 	// Params is what a client must know to attempt the stage; nil for nothing.
 	Params() any
 	// Attempt judges what a client submits. An *mxerr.Error says that the attempt failed and that
-	// the client may try again; any other error is the server's.
+	// the client may try again (but after errOtherUser); any other error is the server's.
 	Attempt(ctx context.Context, t *Try) error
 }
 
@@ -161,7 +161,7 @@ func (a *Accounts) proceed(ctx context.Context, op Operation, s *authSession, st
 // refused turns the failure of a stage into a challenge, and leaves the server's own errors alone.
 func (a *Accounts) refused(op Operation, s *authSession, err error) error {
 	e, ok := mxerr.Of(err)
-	if !ok || e.Code == mxerr.CodeLimitExceeded {
+	if !ok || e.Code == mxerr.CodeLimitExceeded || e == errOtherUser {
 		return err
 	}
 	return a.challenge(op, s, e)

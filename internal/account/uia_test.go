@@ -172,13 +172,17 @@ func TestPasswordStage(t *testing.T) {
 			{m{"identifier": me}, mxerr.CodeMissingParam},
 			{m{"password": goodPassword}, mxerr.CodeMissingParam},
 			{m{"identifier": 1, "password": "x"}, mxerr.CodeBadJSON},
-			{m{"identifier": m{"type": "m.id.user", "user": "bob"}, "password": goodPassword}, mxerr.CodeForbidden},
 			{m{"identifier": m{"type": "m.id.phone"}, "password": goodPassword}, mxerr.CodeForbidden},
 		} {
 			_, err := attempt(alice, c.auth)
 			if got := challenge(t, err); got.Err == nil || got.Err.Code != c.want {
 				t.Errorf("%v: got %v, want %s", c.auth, got.Err, c.want)
 			}
+		}
+		// Somebody else's password is not asked for again.
+		_, err = attempt(alice, m{"identifier": m{"type": "m.id.user", "user": "bob"}, "password": goodPassword})
+		if e, ok := err.(*mxerr.Error); !ok || e.Code != mxerr.CodeForbidden {
+			t.Errorf("as another user: %v", err)
 		}
 	})
 }
