@@ -11,10 +11,10 @@ import (
 //
 // Spec: cs Filtering
 func (a *API) filterRoutes() []web.Route {
-	const filter = "/_matrix/client/v3/user/{userId}/filter"
+	const user = "/_matrix/client/v3/user/{userId}"
 	return []web.Route{
-		{Method: "POST", Path: filter, Op: "defineFilter", Auth: web.Guest, Handle: a.defineFilter},
-		{Method: "GET", Path: filter + "/{filterId}", Op: "getFilter", Auth: web.Guest, Handle: a.filter},
+		{Method: "POST", Path: user + "/filter", Op: "defineFilter", Auth: web.Guest, Handle: a.defineFilter},
+		{Method: "GET", Path: user + "/filter/{filterId}", Op: "getFilter", Auth: web.Guest, Handle: a.filter},
 	}
 }
 

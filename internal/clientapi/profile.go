@@ -11,16 +11,16 @@ import (
 )
 
 // profileRoutes is the chapter on profiles. What is set here reaches the user's rooms by
-// room.Members.
+// a follower of package room.
 //
 // Spec: cs Profiles
 func (a *API) profileRoutes() []web.Route {
-	const profile = "/_matrix/client/v3/profile/{userId}"
+	const v3 = "/_matrix/client/v3"
 	return []web.Route{
-		{Method: "GET", Path: profile, Op: "getUserProfile", Auth: web.None, Handle: a.profile},
-		{Method: "GET", Path: profile + "/{keyName}", Op: "getProfileField", Auth: web.None, Handle: a.profileField},
-		{Method: "PUT", Path: profile + "/{keyName}", Op: "setProfileField", Auth: web.Guest, Rate: web.RateSend, NotSuspended: true, Handle: a.setProfileField},
-		{Method: "DELETE", Path: profile + "/{keyName}", Op: "deleteProfileField", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.deleteProfileField},
+		{Method: "GET", Path: v3 + "/profile/{userId}", Op: "getUserProfile", Auth: web.None, Handle: a.profile},
+		{Method: "GET", Path: v3 + "/profile/{userId}/{keyName}", Op: "getProfileField", Auth: web.None, Handle: a.profileField},
+		{Method: "PUT", Path: v3 + "/profile/{userId}/{keyName}", Op: "setProfileField", Auth: web.Guest, Rate: web.RateSend, NotSuspended: true, Handle: a.setProfileField},
+		{Method: "DELETE", Path: v3 + "/profile/{userId}/{keyName}", Op: "deleteProfileField", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.deleteProfileField},
 	}
 }
 

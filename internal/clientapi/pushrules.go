@@ -13,17 +13,17 @@ import (
 //
 // Spec: cs Push Rules: API
 func (a *API) pushRuleRoutes() []web.Route {
-	const rule = "/_matrix/client/v3/pushrules/global/{kind}/{ruleId}"
+	const kind = "/_matrix/client/v3/pushrules/global/{kind}"
 	return []web.Route{
 		{Method: "GET", Path: "/_matrix/client/v3/pushrules/", Op: "getPushRules", Handle: a.pushRules},
 		{Method: "GET", Path: "/_matrix/client/v3/pushrules/global/", Op: "getPushRulesGlobal", Handle: a.globalPushRules},
-		{Method: "GET", Path: rule, Op: "getPushRule", Handle: a.pushRule},
-		{Method: "PUT", Path: rule, Op: "setPushRule", Handle: a.setPushRule},
-		{Method: "DELETE", Path: rule, Op: "deletePushRule", EmptyBody: true, Handle: a.deletePushRule},
-		{Method: "GET", Path: rule + "/actions", Op: "getPushRuleActions", Handle: a.pushRuleActions},
-		{Method: "PUT", Path: rule + "/actions", Op: "setPushRuleActions", Handle: a.setPushRuleActions},
-		{Method: "GET", Path: rule + "/enabled", Op: "isPushRuleEnabled", Handle: a.pushRuleEnabled},
-		{Method: "PUT", Path: rule + "/enabled", Op: "setPushRuleEnabled", Handle: a.setPushRuleEnabled},
+		{Method: "GET", Path: kind + "/{ruleId}", Op: "getPushRule", Handle: a.pushRule},
+		{Method: "PUT", Path: kind + "/{ruleId}", Op: "setPushRule", Handle: a.setPushRule},
+		{Method: "DELETE", Path: kind + "/{ruleId}", Op: "deletePushRule", EmptyBody: true, Handle: a.deletePushRule},
+		{Method: "GET", Path: kind + "/{ruleId}/actions", Op: "getPushRuleActions", Handle: a.pushRuleActions},
+		{Method: "PUT", Path: kind + "/{ruleId}/actions", Op: "setPushRuleActions", Handle: a.setPushRuleActions},
+		{Method: "GET", Path: kind + "/{ruleId}/enabled", Op: "isPushRuleEnabled", Handle: a.pushRuleEnabled},
+		{Method: "PUT", Path: kind + "/{ruleId}/enabled", Op: "setPushRuleEnabled", Handle: a.setPushRuleEnabled},
 	}
 }
 
