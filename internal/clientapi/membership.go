@@ -149,6 +149,21 @@ type entering struct {
 	ThirdPartySigned json.RawMessage `json:"third_party_signed"`
 }
 
+// otherFields are the fields of a body that entering has no place for. Clients may put them into the member
+// event as they could with a state event of their own; nil if there are none.
+func otherFields(r *web.Request) (map[string]any, error) {
+	var fields map[string]any
+	if err := r.Decode(&fields); err != nil {
+		return nil, err
+	}
+	delete(fields, "reason")
+	delete(fields, "third_party_signed")
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	return fields, nil
+}
+
 // Spec: cs joinRoom
 func (a *API) joinRoom(ctx context.Context, r *web.Request) (*web.Response, error) {
 	roomID, err := a.roomIDOrAlias(ctx, r.Path("roomIdOrAlias"))
@@ -177,8 +192,12 @@ func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID) (*web.
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	_, err := a.Rooms.Join(ctx, room.Join{
-		Membership:       room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason},
+	content, err := otherFields(r)
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.Rooms.Join(ctx, room.Join{
+		Membership:       room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason, Content: content},
 		ThirdPartySigned: body.ThirdPartySigned,
 	})
 	if err != nil {

@@ -43,6 +43,14 @@ func TestMembership(t *testing.T) {
 		}
 		alice.Fails(403, "M_FORBIDDEN", "POST", act("invite"), M{"user_id": bob.User})
 
+		// What else a client says on joining stands in the event.
+		public := alice.CreateRoom(M{"preset": "public_chat"})
+		carol.OK("POST", Path("join", public), M{"reason": "hi", "membership": "ban", "org.example.mood": "good"})
+		if got := alice.State(public, "m.room.member", carol.User); got.Get("org\\.example\\.mood").Str != "good" ||
+			got.Get("reason").Str != "hi" || got.Get("membership").Str != "join" {
+			t.Errorf("joined as %s", got.Raw)
+		}
+
 		// Kick and ban need power.
 		bob.Fails(403, "M_FORBIDDEN", "POST", act("kick"), M{"user_id": alice.User})
 		bob.Fails(403, "M_FORBIDDEN", "POST", act("ban"), M{"user_id": carol.User})
