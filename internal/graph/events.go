@@ -24,9 +24,9 @@ var (
 	timelineDown = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord > $2 AND e.ord < $3 AND (e.flags & 7) = 0
 		ORDER BY e.ord DESC LIMIT $4`)
 	nextByTime = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ts >= $2 AND e.ord IS NOT NULL AND (e.flags & 7) = 0
-		ORDER BY e.ts LIMIT 1`)
+		ORDER BY e.ts, e.ord LIMIT $3`)
 	lastByTime = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ts <= $2 AND e.ord IS NOT NULL AND (e.flags & 7) = 0
-		ORDER BY e.ts DESC LIMIT 1`)
+		ORDER BY e.ts DESC, e.ord DESC LIMIT $3`)
 	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
 		ORDER BY e.ord LIMIT $3`)
 	liveEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
@@ -222,16 +222,16 @@ func (g *Graph) Timeline(ctx context.Context, room RoomNID, r Range) ([]*Event, 
 	return g.query(ctx, s, room, r.After, r.Before, r.Limit)
 }
 
-// EventNearTime returns the visible event whose origin_server_ts is nearest to ts (milliseconds) in one direction: the first at or
-// after it, or with backward the last at or before it; false if there is none.
+// EventsNearTime returns the visible events whose origin_server_ts is nearest to ts (milliseconds) in one direction, the nearest first:
+// at or after it, or with backward at or before it. At one time the room's order decides.
 //
 // Spec: cs getEventByTimestamp
-func (g *Graph) EventNearTime(ctx context.Context, room RoomNID, ts int64, backward bool) (*Event, bool, error) {
+func (g *Graph) EventsNearTime(ctx context.Context, room RoomNID, ts int64, backward bool, limit int) ([]*Event, error) {
 	s := nextByTime
 	if backward {
 		s = lastByTime
 	}
-	return one(g.query(ctx, s, room, ts))
+	return g.query(ctx, s, room, ts, limit)
 }
 
 // LastBefore returns the newest visible event of the room at or before an ord; false if there is none.

@@ -210,9 +210,9 @@ func TestWriteAndRead(t *testing.T) {
 			if err != nil || !ok || row.Membership != Join || row.Prev != Invite || row.Pos != all[5].Pos || row.Since != all[5].Pos || row.Event != bob2.NID {
 				t.Fatalf("bob's row is %+v, %v, %v", row, ok, err)
 			}
-			near, ok, err := g.EventNearTime(ctx, h.Room, 4, false)
-			if err != nil || !ok || near.NID != m1.NID {
-				t.Fatalf("by time: %+v, %v, %v", near, ok, err)
+			near := must(g.EventsNearTime(ctx, h.Room, 4, false, 2))(t)
+			if len(near) == 0 || near[0].NID != m1.NID {
+				t.Fatalf("by time: %+v", near)
 			}
 			since := must(g.EventsSince(ctx, 2, 6, 3))(t)
 			if len(since) != 3 || since[0].Pos != 3 || since[2].Pos != 5 {

@@ -2,6 +2,7 @@ package view
 
 import (
 	"context"
+	"math"
 
 	"github.com/tidwall/gjson"
 
@@ -10,14 +11,16 @@ import (
 	"myelin/matrix/mxerr"
 )
 
-// access is what a user may read of a room: everything up to now for members, the state as
-// of their departure for those who left, the present for onlookers of a public room.
+// access is what a user may read of a room: everything up to now for members, the room as of
+// their departure for those who left, the present for onlookers of a public room.
 type access struct {
+	user id.UserID
 	head *graph.Head
 	row  graph.MemberRow
-	// departed is set for who was in the room and is not now: they see the past.
-	departed bool
-	// peeking is set for who was never in the room, which is world readable.
+	// departure is the event that ended the last time that the user was in the room; nil for
+	// who is in it and for who never was.
+	departure *graph.Event
+	// peeking is set for who is not in the room, which is world readable.
 	peeking bool
 }
 
@@ -32,7 +35,7 @@ func (v *View) access(ctx context.Context, user id.UserID, room id.RoomID) (acce
 	if err != nil {
 		return access{}, err
 	}
-	a := access{head: head}
+	a := access{user: user, head: head}
 	var ok bool
 	if a.row, ok, err = v.cfg.Graph.MembershipOf(ctx, user, head.Room); err != nil {
 		return access{}, err
@@ -40,22 +43,16 @@ func (v *View) access(ctx context.Context, user id.UserID, room id.RoomID) (acce
 	if ok && a.row.Membership == graph.Join {
 		return a, nil
 	}
-	open, err := v.isWorldReadable(ctx, head)
-	if err != nil {
-		return access{}, err
-	}
-	if open {
-		a.peeking = true
-		return a, nil
-	}
-	if ok && !a.row.Forgotten && (a.row.Membership == graph.Leave || a.row.Membership == graph.Ban) {
-		end, err := v.lastJoinEnd(ctx, head.Room, a.row.Event)
-		if err != nil {
+	if ok && !a.row.Forgotten {
+		if a.departure, err = v.departure(ctx, head.Room, a.row.Event); err != nil {
 			return access{}, err
 		}
-		if a.departed = end > 0; a.departed {
-			return a, nil
-		}
+	}
+	if a.peeking, err = v.isWorldReadable(ctx, head); err != nil {
+		return access{}, err
+	}
+	if a.peeking || a.departure != nil {
+		return a, nil
 	}
 	return access{}, forbidden
 }
@@ -72,25 +69,28 @@ func (v *View) isWorldReadable(ctx context.Context, head *graph.Head) (bool, err
 	return gjson.GetBytes(events[0].PDU.Content(), "history_visibility").Str == worldReadable, nil
 }
 
-// last returns the newest event that the reader may build on: that of their departure for
-// who left. It returns nil where there is no bound.
-func (v *View) last(ctx context.Context, a access) (*graph.Event, error) {
-	if !a.departed {
-		return nil, nil
+// end is the place in the room's order after which the reader may read nothing.
+func (a access) end() int64 {
+	if a.peeking || a.departure == nil {
+		return math.MaxInt64
 	}
-	events, err := v.cfg.Graph.Events(ctx, a.head.Room, []graph.EventNID{a.row.Event})
-	if err != nil {
-		return nil, err
-	}
-	return events[0], nil
+	return a.departure.Ord
 }
 
 // state returns the state that the reader may see: the current one, or that after their
 // departure.
 func (v *View) state(ctx context.Context, a access) (*graph.State, error) {
-	last, err := v.last(ctx, a)
-	if err != nil || last == nil {
-		return a.head.State, err
+	if a.peeking || a.departure == nil {
+		return a.head.State, nil
 	}
-	return v.cfg.Graph.StateAfter(ctx, last)
+	return v.stateAt(ctx, a.departure)
+}
+
+// stateAt returns what this server held to be the state of the room once it had an event: where the
+// room had forked that is more than the state after the event. Backfilled events have only the latter.
+func (v *View) stateAt(ctx context.Context, e *graph.Event) (*graph.State, error) {
+	if e.HeadState != 0 {
+		return v.cfg.Graph.StateAt(ctx, e.Room, e.HeadState)
+	}
+	return v.cfg.Graph.StateAfter(ctx, e)
 }

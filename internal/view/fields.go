@@ -8,8 +8,7 @@ import (
 	"myelin/matrix/canon"
 )
 
-// keepFields returns the event with only the fields at the dot-separated paths, and always
-// with those that clients can't do without.
+// keepFields returns the event with only the fields at the dot-separated paths.
 //
 // Spec: appendices Dot-separated property paths
 func keepFields(object []byte, paths []string) []byte {

@@ -2,7 +2,6 @@ package view
 
 import (
 	"context"
-	"math"
 
 	"github.com/tidwall/gjson"
 
@@ -17,8 +16,18 @@ type MembersQuery struct {
 	Room     id.RoomID
 	// At is a token; empty means now.
 	At string
-	// Membership and NotMembership select; empty means all.
+	// Membership and NotMembership select; empty means all. With both, one suffices.
 	Membership, NotMembership graph.Membership
+}
+
+func (q *MembersQuery) selects(m graph.Membership) bool {
+	switch {
+	case q.Membership == "" && q.NotMembership == "":
+		return true
+	case q.Membership != "" && m == q.Membership:
+		return true
+	}
+	return q.NotMembership != "" && m != q.NotMembership
 }
 
 // Members returns the member events of a room as the body of the response.
@@ -35,10 +44,9 @@ func (v *View) Members(ctx context.Context, q MembersQuery) ([]byte, error) {
 	}
 	var nids []graph.EventNID
 	for m := range state.Members() {
-		if q.Membership != "" && m.Membership != q.Membership || q.NotMembership != "" && m.Membership == q.NotMembership {
-			continue
+		if q.selects(m.Membership) {
+			nids = append(nids, m.Event)
 		}
-		nids = append(nids, m.Event)
 	}
 	events, err := v.cfg.Graph.Events(ctx, a.head.Room, nids)
 	if err != nil {
@@ -52,7 +60,7 @@ func (v *View) Members(ctx context.Context, q MembersQuery) ([]byte, error) {
 }
 
 // stateAtToken returns the state after the last event at or before the token, as far as the
-// reader may see.
+// reader may see. Members may look back further than their join: their first sync gives them such tokens.
 func (v *View) stateAtToken(ctx context.Context, a access, at string) (*graph.State, error) {
 	if at == "" {
 		return v.state(ctx, a)
@@ -61,21 +69,23 @@ func (v *View) stateAtToken(ctx context.Context, a access, at string) (*graph.St
 	if err != nil {
 		return nil, err
 	}
-	last, err := v.last(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	if last != nil && int64(token) > last.Ord {
-		token = Token(last.Ord)
-	}
-	e, ok, err := v.cfg.Graph.LastBefore(ctx, a.head.Room, min(int64(token), math.MaxInt64-1))
+	e, ok, err := v.cfg.Graph.LastBefore(ctx, a.head.Room, min(int64(token), a.end()))
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
 		return nil, mxerr.InvalidParam("the room has no history before that token")
 	}
-	return v.cfg.Graph.StateAfter(ctx, e)
+	if a.peeking {
+		seen, err := v.looking(a, a.head.Room).sees(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if !seen {
+			return nil, mxerr.Forbidden("you may not see who was in this room then")
+		}
+	}
+	return v.stateAt(ctx, e)
 }
 
 // JoinedMember is what joined_members says of a user.

@@ -14,22 +14,38 @@ type Token int64
 // String returns the token as clients see it.
 func (t Token) String() string { return "t" + strconv.FormatInt(int64(t), 10) }
 
+// maxPlace bounds the places of tokens, so that one can be added to them.
+const maxPlace = 1 << 62
+
 // ParseToken reads a timeline token, or a token of /sync: live events stand in their room's
-// order at their position in the stream.
+// order at their position in the stream. It accepts only what this server makes.
 func ParseToken(s string) (Token, error) {
-	rest, timeline := strings.CutPrefix(s, "t")
-	if !timeline {
-		var sync bool
-		if rest, sync = strings.CutPrefix(s, "s"); !sync {
-			return 0, badToken(s)
+	if rest, ok := strings.CutPrefix(s, "t"); ok {
+		if n, ok := parsePlace(rest); ok {
+			return Token(n), nil
 		}
-		rest, _, _ = strings.Cut(rest, "_")
+		return 0, badToken(s)
 	}
-	n, err := strconv.ParseInt(rest, 10, 64)
-	if err != nil || !timeline && n < 0 {
+	rest, ok := strings.CutPrefix(s, "s")
+	if !ok {
+		return 0, badToken(s)
+	}
+	// What follows the position is for package syncer alone.
+	position, more, both := strings.Cut(rest, "_")
+	n, ok := parsePlace(position)
+	if both && ok {
+		_, ok = parsePlace(more)
+	}
+	if !ok || n < 0 {
 		return 0, badToken(s)
 	}
 	return Token(n), nil
+}
+
+// parsePlace accepts what String makes of a place, and nothing else.
+func parsePlace(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && strconv.FormatInt(n, 10) == s && n >= -maxPlace && n <= maxPlace
 }
 
 func badToken(s string) error {

@@ -60,44 +60,58 @@ func (v *View) Visible(ctx context.Context, user id.UserID, events []*graph.Even
 }
 
 func (v *View) onlooker(ctx context.Context, user id.UserID, room graph.RoomNID) (*onlooker, error) {
-	o := &onlooker{view: v, user: user, room: room, joinedUntil: math.MinInt64, at: make(map[graph.StateNID]moment)}
-	if user == "" {
-		return o, nil
+	a := access{user: user}
+	if user != "" {
+		var ok bool
+		var err error
+		if a.row, ok, err = v.cfg.Graph.MembershipOf(ctx, user, room); err != nil {
+			return nil, err
+		}
+		if ok && a.row.Membership != graph.Join {
+			if a.departure, err = v.departure(ctx, room, a.row.Event); err != nil {
+				return nil, err
+			}
+		}
 	}
-	row, ok, err := v.cfg.Graph.MembershipOf(ctx, user, room)
-	if err != nil || !ok {
-		return o, err
+	return v.looking(a, room), nil
+}
+
+// looking is the onlooker that somebody with access is.
+func (v *View) looking(a access, room graph.RoomNID) *onlooker {
+	o := &onlooker{
+		view: v, user: a.user, room: room, joinedUntil: math.MinInt64,
+		forgotten: a.row.Forgotten, at: make(map[graph.StateNID]moment),
 	}
-	o.forgotten = row.Forgotten
-	if row.Membership == graph.Join {
+	switch {
+	case a.row.Membership == graph.Join:
 		o.joinedUntil = math.MaxInt64
-		return o, nil
+	case a.departure != nil:
+		o.joinedUntil = a.departure.Ord
 	}
-	o.joinedUntil, err = v.lastJoinEnd(ctx, room, row.Event)
-	return o, err
+	return o
 }
 
 // maxMemberHistory bounds how many changes of a user's membership are followed back.
 const maxMemberHistory = 100
 
-// lastJoinEnd follows a user's member events back to the last join and returns the place of
-// the event that ended it.
-func (v *View) lastJoinEnd(ctx context.Context, room graph.RoomNID, member graph.EventNID) (int64, error) {
-	var end int64
+// departure follows a user's member events back to their last join and returns the event that
+// ended it, nil where they never joined.
+func (v *View) departure(ctx context.Context, room graph.RoomNID, member graph.EventNID) (*graph.Event, error) {
+	var end *graph.Event
 	for range maxMemberHistory {
 		if member == 0 {
 			break
 		}
 		events, err := v.cfg.Graph.Events(ctx, room, []graph.EventNID{member})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if graph.Membership(events[0].PDU.Membership()) == graph.Join {
 			return end, nil
 		}
-		end, member = events[0].Ord, events[0].Replaces
+		end, member = events[0], events[0].Replaces
 	}
-	return math.MinInt64, nil
+	return nil, nil
 }
 
 func (o *onlooker) sees(ctx context.Context, e *graph.Event) (bool, error) {
@@ -136,7 +150,8 @@ func (o *onlooker) allows(m moment, e *graph.Event) bool {
 	case m.visibility == shared:
 		return e.Ord < o.joinedUntil
 	case m.visibility == invited:
-		return m.membership == graph.Invite
+		// Until they join, the invited see no more than their invite.
+		return m.membership == graph.Invite && e.Ord < o.joinedUntil
 	}
 	return false
 }
@@ -171,20 +186,11 @@ func visibilityOf(p *event.PDU) string {
 	return shared
 }
 
-// WithoutIgnored takes out the events, other than state, whose senders the user ignores. It
-// may reuse the slice.
+// ignores reports whether an event is one that a user who ignores these senders doesn't want to see.
+// State is never hidden: clients would get the room wrong.
 //
 // Spec: cs Ignoring Users
-func (v *View) WithoutIgnored(ctx context.Context, user id.UserID, events []*graph.Event) ([]*graph.Event, error) {
-	ignored, err := v.cfg.Ignored(ctx, user)
-	if err != nil || len(ignored) == 0 {
-		return events, err
-	}
-	kept := events[:0]
-	for _, e := range events {
-		if _, ok := ignored[e.PDU.Sender()]; !ok || e.PDU.IsState() {
-			kept = append(kept, e)
-		}
-	}
-	return kept, nil
+func ignores(ignored map[id.UserID]struct{}, e *graph.Event) bool {
+	_, ok := ignored[e.PDU.Sender()]
+	return ok && !e.PDU.IsState()
 }
