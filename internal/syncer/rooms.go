@@ -14,7 +14,7 @@ import (
 
 // joined returns what is said of a room that the user is in, nil for nothing.
 func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
-	r := &roomState{a: a, v: v, full: a.first || a.q.FullState || v.entered}
+	r := &roomState{a: a, v: v, full: a.first || a.q.FullState || v.entered, based: !a.first && !v.entered}
 	s := stretch{visit: v, floor: a.since, top: a.to}
 	returned := false // the user was in the room before, so the client may know a part of the timeline
 	if v.entered {
@@ -22,7 +22,7 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !stayed {
+		if r.based = stayed; !stayed {
 			s.floor = 0
 			if returned, err = a.wasEverJoined(ctx, v); err != nil {
 				return nil, err
@@ -94,11 +94,10 @@ func (a *answer) ends(ctx context.Context, r *roomState, s stretch) (err error) 
 		r.end = r.t.last.HeadState
 	case r.full || len(a.confirm[room]) > 0:
 		r.end, err = a.s.cfg.Graph.HeadStateAt(ctx, room, s.top)
-		r.base = r.end
 	default:
 		return nil // nothing happened: base and end are the same
 	}
-	if err == nil && !r.full && !s.known {
+	if err == nil && r.based && !(s.known && len(s.events) > 0) {
 		r.base, err = a.s.cfg.Graph.HeadStateAt(ctx, room, a.since)
 	}
 	return err
@@ -173,14 +172,14 @@ func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
 				return nil, err
 			}
 		}
-		r.full = !stayed || a.q.FullState
+		r.full, r.based = !stayed || a.q.FullState, stayed
 		if !stayed && !(a.q.FullState && departure.Pos <= a.since) {
 			s.floor = 0
 		}
 		if t, err = a.timeline(ctx, s); err != nil {
 			return nil, err
 		}
-		if r.t = t; !r.full {
+		if r.t = t; r.based {
 			if r.base, err = a.s.cfg.Graph.HeadStateAt(ctx, v.row.Room, a.since); err != nil {
 				return nil, err
 			}

@@ -17,8 +17,10 @@ type roomState struct {
 	a *answer
 	v *visit
 	t *timeline
-	// full: the client knows nothing of the room, or wants to hear it again. Otherwise it knows base.
+	// full: the client is told the whole state. Otherwise it knows base.
 	full bool
+	// based: the client knows base, also where it is told the whole state.
+	based bool
 	base graph.StateNID
 	end  graph.StateNID
 
@@ -57,6 +59,7 @@ func (r *roomState) state(ctx context.Context) ([]*graph.Event, error) {
 			return nil, err
 		}
 	}
+	slices.Sort(r.nids) // about the order in which they came
 	events, err := r.a.s.cfg.Graph.Events(ctx, r.v.row.Room, r.nids)
 	if err != nil {
 		return nil, err
@@ -251,6 +254,21 @@ func (r *roomState) collectMembers(ctx context.Context) error {
 	if r.full {
 		if err := r.addMember(ctx, end, r.a.q.User, true); err != nil {
 			return err
+		}
+	}
+	if r.full && r.based {
+		// The whole state leaves members out, but not those who changed.
+		changes, err := r.a.s.cfg.Graph.StateDiff(ctx, r.v.row.Room, r.base, r.end)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if c.Key.Type != memberType {
+				continue
+			}
+			if err := r.addMember(ctx, end, id.UserID(c.Key.StateKey), true); err != nil {
+				return err
+			}
 		}
 	}
 	if renamed {
