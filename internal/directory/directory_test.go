@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/directory"
 	"myelin/internal/graph"
@@ -15,6 +16,7 @@ import (
 	"myelin/internal/room"
 	"myelin/internal/sqldb"
 	"myelin/internal/sqldb/sqldbtest"
+	"myelin/internal/work"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 	"myelin/matrix/roomver"
@@ -123,7 +125,12 @@ func names(p directory.Page) string {
 
 func TestStatements(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
-		sqldbtest.PrepareAll(t, start(t, open).db)
+		n := start(t, open)
+		n.ok(n.db.Migrate(n.ctx, work.Migrations()...)) // of statements that come with package room
+		accounts, err := account.Open(n.ctx, account.Config{DB: n.db})
+		n.ok(err)
+		defer accounts.Close(n.ctx)
+		sqldbtest.PrepareAll(t, n.db)
 	})
 }
 

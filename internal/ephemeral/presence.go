@@ -253,7 +253,7 @@ func (e *Ephemeral) Presence(ctx context.Context, viewer, user id.UserID) (*Pres
 
 // AppendPresence appends an m.presence event.
 //
-// Spec: cs m.presence
+// Spec: cs Presence
 func (e *Ephemeral) AppendPresence(dst []byte, p *Presence) []byte {
 	dst = canon.AppendString(append(dst, `{"type":"m.presence","sender":`...), string(p.User))
 	return append(e.AppendContent(append(dst, `,"content":`...), p), '}')
