@@ -33,6 +33,8 @@ type Summary struct {
 }
 
 // What the list keeps of a room is bounded, in bytes: all of it stands in memory.
+//
+// Deviates: cs getPublicRooms: long names and topics are cut, long avatar URLs left out.
 const (
 	maxName  = 512
 	maxTopic = 4096
