@@ -154,8 +154,10 @@ func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
 		return nil, nil
 	}
 	// Forgetting a room leaves no trace in the stream.
-	if row, ok, err := a.s.cfg.Graph.MembershipOf(ctx, a.q.User, v.row.Room); err != nil || !ok || row.Forgotten {
+	if row, ok, err := a.s.cfg.Graph.MembershipOf(ctx, a.q.User, v.row.Room); err != nil || !ok {
 		return nil, err
+	} else if row.Forgotten {
+		return a.forgotten(ctx, v)
 	}
 	departure, later, err := a.departure(ctx, v)
 	if err != nil {
@@ -195,6 +197,25 @@ func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
 		}
 	}
 	return a.appendLeft(ctx, v, t, state)
+}
+
+// forgotten tells a client that its user has left a room, and nothing else of it, nor ever again: another device may have
+// left and forgotten the room before this one heard, which would show it for ever.
+//
+// Deviates: cs Leaving rooms
+func (a *answer) forgotten(ctx context.Context, v *visit) ([]byte, error) {
+	if a.first || v.row.Since <= a.since {
+		return nil, nil
+	}
+	events, err := a.s.cfg.Graph.Events(ctx, v.row.Room, []graph.EventNID{v.row.Event})
+	if err != nil {
+		return nil, err
+	}
+	t := &timeline{room: v.row.Room, prev: view.Token(a.to), limited: true}
+	if e := events[0]; e.Flags&graph.Outlier == 0 && a.q.Filter.Room.Timeline.MatchEvent(e.PDU) {
+		t.events = events
+	}
+	return a.appendLeft(ctx, v, t, nil)
 }
 
 // departure finds the event that ended the user's last stay in the room, nil if there was none, and the user's later member

@@ -178,13 +178,17 @@ func TestLeft(t *testing.T) {
 		if slices.Contains(ids(l.Get("state.events")), secret) {
 			t.Errorf("include_leave shows the state of later: %s", l)
 		}
-		// What is forgotten is gone.
+		// What is forgotten is gone, but who has not heard of the departure does.
 		must(t, s.graph.Forget(s.ctx, bob, r))
 		if got := s.sync(bob, "", include); got.Get("rooms").Exists() {
 			t.Errorf("a forgotten room: %s", got)
 		}
-		if got := s.sync(bob, a.next); got.Get("rooms").Exists() {
+		got := s.sync(bob, a.next)
+		if l := got.room("leave", r); !slices.Equal(ids(l.Get("timeline.events")), []id.EventID{ban}) || l.Get("state.events.#").Int() != 0 {
 			t.Errorf("a forgotten room since before: %s", got)
+		}
+		if again := s.sync(bob, got.next, `{"room":{"include_leave":true}}`); again.Get("rooms").Exists() {
+			t.Errorf("a forgotten room again: %s", again)
 		}
 	})
 }
