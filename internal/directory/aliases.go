@@ -36,7 +36,7 @@ var (
 	stmtMove    = sqldb.SQL(`UPDATE aliases SET room_id = $2 WHERE room_id = $1`)
 )
 
-// ErrInUse says that an alias leads to a room already.
+// errInUse says that an alias leads to a room already.
 func errInUse(alias id.RoomAlias) *mxerr.Error {
 	return mxerr.New(mxerr.CodeRoomInUse, "The room alias %s is taken.", alias)
 }

@@ -36,7 +36,7 @@ type Directory struct {
 	close func()
 }
 
-// Migrations make the tables. A reserved alias has an empty room_id. Times are in milliseconds since the epoch.
+// migrations make the tables. A reserved alias has an empty room_id. Times are in milliseconds since the epoch.
 var migrations = []sqldb.Migration{{Slice: "directory", Version: 1, SQL: `
 	CREATE TABLE aliases (
 		alias TEXT NOT NULL PRIMARY KEY,

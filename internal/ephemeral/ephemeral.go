@@ -52,7 +52,7 @@ type Ephemeral struct {
 	news   news
 }
 
-// Migrations make the tables. An unthreaded receipt has an empty thread. A read marker stands among the receipts, so
+// migrations make the tables. An unthreaded receipt has an empty thread. A read marker stands among the receipts, so
 // that it doesn't move back, without a position: readers find it in account data.
 var migrations = []sqldb.Migration{{Slice: "ephemeral", Version: 1, SQL: `
 	CREATE TABLE receipts (
