@@ -76,7 +76,10 @@ func ParseFilter(raw []byte) (*Filter, error) {
 			return nil, err
 		}
 	}
-	return f, checkRooms(f.Room.Rooms, f.Room.NotRooms)
+	if err := checkRooms(f.Room.Rooms, f.Room.NotRooms); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // ParseRoomEventFilter reads the filter of an operation on one room; nothing selects all.
@@ -88,7 +91,10 @@ func ParseRoomEventFilter(raw []byte) (*RoomEventFilter, error) {
 	if err := decode(raw, f); err != nil {
 		return nil, err
 	}
-	return f, f.check()
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 func decode(raw []byte, v any) error {
