@@ -74,7 +74,9 @@ func (v *View) stateAtToken(ctx context.Context, a access, at string) (*graph.St
 		return nil, err
 	}
 	if !ok {
-		return nil, mxerr.InvalidParam("the room has no history before that token")
+		if e, err = v.beginning(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	if a.peeking {
 		seen, err := v.looking(a, a.head.Room).sees(ctx, e)
@@ -86,6 +88,19 @@ func (v *View) stateAtToken(ctx context.Context, a access, at string) (*graph.St
 		}
 	}
 	return v.stateAt(ctx, e)
+}
+
+// beginning is the second event of a room, its creator's join, or of what we have of the room. It stands for all
+// tokens from before: a client that has the whole timeline has such a one, and a room that nobody is in yet is of no use to it.
+func (v *View) beginning(ctx context.Context, a access) (*graph.Event, error) {
+	events, err := v.cfg.Graph.Timeline(ctx, a.head.Room, graph.Range{After: graph.Beginning, Before: graph.End, Limit: 2})
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 {
+		return nil, mxerr.InvalidParam("the room has no history before that token")
+	}
+	return events[len(events)-1], nil
 }
 
 // JoinedMember is what joined_members says of a user.
