@@ -43,29 +43,39 @@ func (a *API) messages(ctx context.Context, r *web.Request) (*web.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	p := view.Page{Audience: audience(r), Room: roomID, From: r.Query("from"), To: r.Query("to")}
-	switch r.Query("dir") {
-	case "b":
-		p.Backward = true
-	case "f":
-	case "":
-		return nil, mxerr.MissingParam("\"dir\" is missing: it must be b or f")
-	default:
-		return nil, mxerr.InvalidParam("\"dir\" must be b or f")
-	}
-	if p.Filter, err = roomEventFilter(r); err != nil {
-		return nil, err
-	}
-	limit, err := r.QueryInt("limit", 10)
+	p, err := messagesPage(r, roomID)
 	if err != nil {
+		// Who may not read the room is told so first.
+		if denied := a.View.MayRead(ctx, r.Caller.User, roomID); denied != nil {
+			return nil, denied
+		}
 		return nil, err
 	}
-	p.Limit = int(min(max(limit, 0), 1000))
 	body, err := a.View.Messages(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	return web.Raw(body), nil
+}
+
+// messagesPage reads the parameters of messages.
+func messagesPage(r *web.Request, roomID id.RoomID) (p view.Page, err error) {
+	p = view.Page{Audience: audience(r), Room: roomID, From: r.Query("from"), To: r.Query("to")}
+	switch r.Query("dir") {
+	case "b":
+		p.Backward = true
+	case "f":
+	case "":
+		return p, mxerr.MissingParam("\"dir\" is missing: it must be b or f")
+	default:
+		return p, mxerr.InvalidParam("\"dir\" must be b or f")
+	}
+	if p.Filter, err = roomEventFilter(r); err != nil {
+		return p, err
+	}
+	limit, err := r.QueryInt("limit", 10)
+	p.Limit = int(min(max(limit, 0), 1000))
+	return p, err
 }
 
 // Spec: cs getEventContext

@@ -57,6 +57,12 @@ func (v *View) access(ctx context.Context, user id.UserID, room id.RoomID) (acce
 	return access{}, forbidden
 }
 
+// MayRead returns M_FORBIDDEN where the user may read nothing of the room.
+func (v *View) MayRead(ctx context.Context, user id.UserID, room id.RoomID) error {
+	_, err := v.access(ctx, user, room)
+	return err
+}
+
 func (v *View) isWorldReadable(ctx context.Context, head *graph.Head) (bool, error) {
 	nid, ok := head.State.Get("m.room.history_visibility", "")
 	if !ok {
