@@ -35,7 +35,7 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.limited = t.limited || returned
+	t.limited = t.limited || returned || v.entered && !r.based && !t.begins()
 	r.t = t
 	if err := a.ends(ctx, r, s); err != nil {
 		return nil, err
@@ -207,13 +207,15 @@ func (a *answer) forgotten(ctx context.Context, v *visit) ([]byte, error) {
 	if a.first || v.row.Since <= a.since {
 		return nil, nil
 	}
-	events, err := a.s.cfg.Graph.Events(ctx, v.row.Room, []graph.EventNID{v.row.Event})
-	if err != nil {
-		return nil, err
-	}
 	t := &timeline{room: v.row.Room, prev: view.Token(a.to), limited: true}
-	if e := events[0]; e.Flags&graph.Outlier == 0 && a.q.Filter.Room.Timeline.MatchEvent(e.PDU) {
-		t.events = events
+	if v.row.Event != 0 { // 0 where the room is known only from outside
+		events, err := a.s.cfg.Graph.Events(ctx, v.row.Room, []graph.EventNID{v.row.Event})
+		if err != nil {
+			return nil, err
+		}
+		if e := events[0]; e.Flags&graph.Outlier == 0 && a.q.Filter.Room.Timeline.MatchEvent(e.PDU) {
+			t.events = events
+		}
 	}
 	return a.appendLeft(ctx, v, t, nil)
 }

@@ -35,6 +35,12 @@ type timeline struct {
 	prev view.Token
 }
 
+// begins reports that the timeline begins with the room. In a room that is new to the client, and that it doesn't see
+// the beginning of, there is more to ask for, whatever kept it from the timeline.
+func (t *timeline) begins() bool {
+	return len(t.events) > 0 && t.events[0].PDU.Type() == "m.room.create"
+}
+
 // keys returns the state events that the timeline shows: of each key the last.
 func (t *timeline) keys() map[event.Key]*graph.Event {
 	var keys map[event.Key]*graph.Event
