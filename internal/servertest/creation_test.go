@@ -107,7 +107,7 @@ func TestCreationOptions(t *testing.T) {
 
 // TestVersions: rooms of every version can be made and used.
 //
-// Spec: index Room versions
+// Spec: rooms Feature matrix
 func TestVersions(t *testing.T) {
 	Each(t, func(t *testing.T, s *Server) {
 		alice, bob := s.Register(t, "alice"), s.Register(t, "bob")
