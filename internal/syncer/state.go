@@ -21,8 +21,8 @@ type roomState struct {
 	full bool
 	// based: the client knows base, also where it is told the whole state.
 	based bool
-	base graph.StateNID
-	end  graph.StateNID
+	base  graph.StateNID
+	end   graph.StateNID
 
 	keys    map[event.Key]*graph.Event // state events in the timeline
 	changes []graph.StateDiff          // from base to end

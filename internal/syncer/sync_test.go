@@ -515,3 +515,30 @@ func TestForkedState(t *testing.T) {
 		}
 	})
 }
+
+// TestOutOfBand: invites to rooms that this server has no part in come with what was told of them.
+func TestOutOfBand(t *testing.T) {
+	each(t, func(t *testing.T, s *server) {
+		const far = id.RoomID("!far:there.test")
+		a := s.sync(bob, "")
+		tell := func(m graph.Membership) {
+			t.Helper()
+			stripped := fmt.Sprintf(`[{"type":"m.room.member","state_key":"@bob:here.test","sender":"@erin:there.test","content":{"membership":%q}}]`, m)
+			must(t, s.graph.SetOutOfBand(s.ctx, graph.OutOfBand{Room: far, User: bob, Membership: m, Stripped: []byte(stripped)}))
+		}
+		tell(graph.Invite)
+		b := s.sync(bob, a.next)
+		if !holds(b.room("invite", far).Get("invite_state.events"), "m.room.member", string(bob)) {
+			t.Errorf("%s", b)
+		}
+		tell(graph.Leave)
+		c := s.sync(bob, b.next)
+		if l := c.room("leave", far); !l.Exists() || l.Get("timeline.events.#").Int() != 0 {
+			t.Errorf("revoked: %s", c)
+		}
+		must(t, s.graph.Forget(s.ctx, bob, far))
+		if got := s.sync(bob, b.next); !got.room("leave", far).Exists() {
+			t.Errorf("revoked and forgotten: %s", got)
+		}
+	})
+}
