@@ -53,6 +53,9 @@ func (b *batch) commit() *graph.Commit {
 // add decides the proposal on the newest head of the batch.
 // A state event that would change nothing is not added: the one that stands is returned.
 func (b *batch) add(ctx context.Context, p Proposal) (*event.PDU, error) {
+	if p.Type == "m.room.create" {
+		return nil, mxerr.Forbidden("a room is created once")
+	}
 	content, err := canon.Canonicalize(nil, p.Content, b.head.Version.Canon)
 	if err != nil {
 		return nil, mxerr.BadJSON("content: %v", err)

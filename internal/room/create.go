@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
 	"myelin/matrix/canon"
@@ -122,11 +124,7 @@ func (r *Rooms) creationTime() int64 {
 
 // initialStateError says which initial event the creator may not send.
 func initialStateError(p Proposal, err error) error {
-	e, ok := mxerr.Of(err)
-	if !ok {
-		return err
-	}
-	if e.Code == mxerr.CodeForbidden && p.Type != "m.room.member" {
+	if e, ok := mxerr.Of(err); ok && e.Code == mxerr.CodeForbidden {
 		return mxerr.New(mxerr.CodeInvalidRoomState, "the initial state is invalid at %s: %s", p.Type, e.Text)
 	}
 	return err
@@ -320,10 +318,6 @@ func powerLevels(c Creation) map[string]any {
 			}
 		}
 	}
-	tombstone := 100
-	if c.Version.PrivilegedCreators {
-		tombstone = 150
-	}
 	content := map[string]any{
 		"users":          users,
 		"users_default":  0,
@@ -342,11 +336,20 @@ func powerLevels(c Creation) map[string]any {
 			"m.room.history_visibility": 100,
 			"m.room.encryption":         100,
 			"m.room.server_acl":         100,
-			"m.room.tombstone":          tombstone,
+			"m.room.tombstone":          100,
 		},
 	}
 	for k, v := range c.PowerLevels {
 		content[k] = v
 	}
+	if state := gjson.ParseBytes(c.PowerLevels["state_default"]).Int(); c.Version.PrivilegedCreators && c.PowerLevels["events"] == nil {
+		content["events"].(map[string]any)["m.room.tombstone"] = tombstoneLevel(state)
+	}
 	return content
 }
+
+// tombstoneLevel is what it takes to close a room whose creators have unlimited power: more than other
+// state takes.
+//
+// Spec: cs createRoom
+func tombstoneLevel(stateDefault int64) int64 { return max(150, stateDefault+1) }

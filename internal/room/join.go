@@ -34,7 +34,7 @@ func (r *Rooms) Join(ctx context.Context, req Join) (id.EventID, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, req.Room, req.Txn, func(head *graph.Head, settled bool) (step, error) {
+	return r.advance(ctx, req.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
 		b := r.batch(head, settled)
 		was := b.membership(req.Sender)
 		if was == graph.Join && req.Content == nil {
@@ -66,7 +66,7 @@ func (r *Rooms) Join(ctx context.Context, req Join) (id.EventID, error) {
 		if err != nil {
 			return step{}, err
 		}
-		next := b.step(pdu.ID(), req.Txn)
+		next := b.step(pdu.ID(), graph.TxnRef{})
 		if was == graph.Join {
 			return next, nil
 		}

@@ -22,8 +22,7 @@ type Membership struct {
 	// Content holds further fields for the membership event, nil for none.
 	Content map[string]any
 	// TS is the origin_server_ts in milliseconds; 0 means the time of the decision.
-	TS  int64
-	Txn graph.TxnRef
+	TS int64
 }
 
 func (m Membership) target() id.UserID {
@@ -116,7 +115,7 @@ func (r *Rooms) change(ctx context.Context, m Membership, membership graph.Membe
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, m.Room, m.Txn, func(head *graph.Head, settled bool) (step, error) {
+	return r.advance(ctx, m.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
 		b := r.batch(head, settled)
 		target := string(m.target())
 		was := b.membership(m.target())
@@ -140,7 +139,7 @@ func (r *Rooms) change(ctx context.Context, m Membership, membership graph.Membe
 		if err != nil {
 			return step{}, err
 		}
-		return b.step(pdu.ID(), m.Txn), nil
+		return b.step(pdu.ID(), graph.TxnRef{}), nil
 	})
 }
 

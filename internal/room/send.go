@@ -84,18 +84,18 @@ func (r *Rooms) Redact(ctx context.Context, req Redaction) (id.EventID, error) {
 		if err := b.mayRedact(ctx, req.Sender, target.PDU); err != nil {
 			return step{}, err
 		}
-		pdu, err := b.add(ctx, req.proposal(head))
+		pdu, err := b.add(ctx, req.proposal())
 		if err != nil {
 			return step{}, err
 		}
-		if err := b.redact(target, pdu); err != nil {
+		if err := b.redact(target); err != nil {
 			return step{}, err
 		}
 		return b.step(pdu.ID(), req.Txn), nil
 	})
 }
 
-func (req Redaction) proposal(head *graph.Head) Proposal {
+func (req Redaction) proposal() Proposal {
 	content := req.Content
 	if content == nil {
 		content = []byte("{}")
@@ -104,12 +104,8 @@ func (req Redaction) proposal(head *graph.Head) Proposal {
 		content = canon.With(nil, content, "reason", canon.AppendString(nil, req.Reason))
 	}
 	p := Proposal{Sender: req.Sender, Type: "m.room.redaction", TS: req.TS}
-	if head.Version.RedactsInContent {
-		content = canon.With(nil, content, "redacts", canon.AppendString(nil, string(req.Target)))
-	} else {
-		p.Redacts = req.Target
-	}
-	p.Content = content
+	// A client that redacts through /send names the target in the content, whatever the version.
+	p.Redacts, p.Content = req.Target, canon.Without(nil, content, "redacts")
 	return p
 }
 
@@ -133,8 +129,12 @@ func (b *batch) mayRedact(ctx context.Context, sender id.UserID, target *event.P
 	return nil
 }
 
-// redact strips the target in the batch's commit.
-func (b *batch) redact(target *graph.Event, by *event.PDU) error {
+// redact strips the target in the batch's commit. What is redacted already stays so by the first
+// redaction.
+func (b *batch) redact(target *graph.Event) error {
+	if target.Flags&graph.Redacted != 0 {
+		return nil
+	}
 	pruned, err := target.PDU.Redacted()
 	if err != nil {
 		return err

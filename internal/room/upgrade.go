@@ -3,6 +3,8 @@ package room
 import (
 	"context"
 	"encoding/json"
+	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -22,7 +24,7 @@ type Upgrade struct {
 	Version *roomver.Version
 	// AdditionalCreators is used by room versions with privileged creators only.
 	AdditionalCreators []id.UserID
-	// Also runs in the transaction that creates the new room: it moves the aliases.
+	// Also runs in the transaction that closes the old room: it moves the aliases.
 	Also func(tx *sqldb.Tx, replacement id.RoomID) error
 }
 
@@ -35,7 +37,8 @@ var transferred = []string{
 	"m.room.history_visibility", "m.room.join_rules", "m.room.canonical_alias", "m.room.power_levels",
 }
 
-// Upgrade creates the replacement, then closes the old room with a tombstone.
+// Upgrade creates the replacement, then closes the old room with a tombstone. A server that fails in
+// between leaves a room that nothing refers to.
 //
 // Spec: cs upgradeRoom
 func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
@@ -61,14 +64,18 @@ func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
 		if err := r.entomb(ctx, b, u, room); err != nil {
 			return step{}, err
 		}
-		return b.step("", graph.TxnRef{}), nil
+		next := b.step("", graph.TxnRef{})
+		if next.commit != nil && u.Also != nil {
+			next.commit.Also = func(tx *sqldb.Tx) error { return u.Also(tx, room) }
+		}
+		return next, nil
 	})
 	return room, err
 }
 
 // replacement describes the new room.
 func (r *Rooms) replacement(ctx context.Context, old *batch, u Upgrade) (Creation, error) {
-	c := Creation{Creator: u.Sender, Version: u.Version, Also: u.Also, replaces: true}
+	c := Creation{Creator: u.Sender, Version: u.Version, replaces: true}
 	predecessor := map[string]any{"room_id": u.Room}
 	if x := old.head.Extremities; !u.Version.CreateAsRoomID && len(x) > 0 {
 		predecessor["event_id"] = x[0].ID
@@ -111,8 +118,8 @@ func (r *Rooms) replacement(ctx context.Context, old *batch, u Upgrade) (Creatio
 	return c, nil
 }
 
-// transferLevels adapts the power levels of the old room to the rules about creators of
-// the new room's version.
+// transferLevels adapts the power levels of the old room to the form that the new room's version
+// asks for, and to its rules about creators.
 func transferLevels(ctx context.Context, old *batch, u Upgrade, content []byte) ([]byte, error) {
 	levels := map[string]any{}
 	if content != nil {
@@ -120,37 +127,65 @@ func transferLevels(ctx context.Context, old *batch, u Upgrade, content []byte) 
 			return nil, err
 		}
 	}
-	users, _ := levels["users"].(map[string]any)
-	if users == nil {
-		users = map[string]any{}
-	}
+	integers(levels)
+	users := object(levels, "users")
 	if u.Version.PrivilegedCreators {
 		delete(users, string(u.Sender))
 		for _, user := range u.AdditionalCreators {
 			delete(users, string(user))
 		}
-		events, _ := levels["events"].(map[string]any)
-		if events == nil {
-			events = map[string]any{}
-		}
+		events := object(levels, "events")
 		if _, ok := events["m.room.tombstone"]; !ok || !old.head.Version.PrivilegedCreators {
-			events["m.room.tombstone"] = 150
+			state, _ := levels["state_default"].(int64)
+			events["m.room.tombstone"] = tombstoneLevel(state)
 		}
-		levels["events"] = events
-	} else {
+		return canon.Marshal(levels)
+	}
+	// Creators with unlimited power have none in a version that doesn't know them.
+	if old.head.Version.PrivilegedCreators || content == nil {
 		create, err := old.current(ctx, "m.room.create", "")
 		if err != nil {
 			return nil, err
 		}
-		// Creators with unlimited power have none in a version that doesn't know them.
-		if old.head.Version.PrivilegedCreators || content == nil {
-			for _, user := range eventauth.Creators(create) {
-				users[string(user)] = 100
-			}
+		for _, user := range eventauth.Creators(create) {
+			users[string(user)] = 100
 		}
 	}
-	levels["users"] = users
 	return canon.Marshal(levels)
+}
+
+// object returns a field that is an object, and makes it one.
+func object(of map[string]any, field string) map[string]any {
+	o, ok := of[field].(map[string]any)
+	if !ok {
+		o = map[string]any{}
+		of[field] = o
+	}
+	return o
+}
+
+// integers turns the levels that old room versions allow, strings and fractions, into the integers
+// that they stand for, and drops what stands for none.
+//
+// Spec: rooms/v10 Values in m.room.power_levels events must be integers
+func integers(levels map[string]any) {
+	for k, v := range levels {
+		switch v := v.(type) {
+		case map[string]any:
+			integers(v)
+		case nil:
+			delete(levels, k)
+		case float64:
+			levels[k] = int64(v)
+		case string:
+			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			if err != nil {
+				delete(levels, k)
+				continue
+			}
+			levels[k] = n
+		}
+	}
 }
 
 // entomb adds the tombstone and, where the sender has the power, takes from ordinary members
