@@ -137,6 +137,7 @@ func TestPlacesOfPushRules(t *testing.T) {
 	alice.Fails(400, "M_BAD_JSON", "PUT", rule("a")+"/enabled", object{"enabled": "true"})
 	alice.Fails(404, "M_NOT_FOUND", "PUT", rule("e")+"/enabled", object{"enabled": true})
 	alice.Fails(404, "M_NOT_FOUND", "GET", servertest.Path("pushrules", "global", "room", "a"), nil)
+	alice.Fails(404, "M_NOT_FOUND", "GET", servertest.Path("pushrules", "global", "unknown", "a"), nil)
 	order("adb")
 	// They are account data that only these operations change.
 	alice.Fails(405, "M_BAD_JSON", "PUT", servertest.Path("user", alice.User, "account_data", "m.push_rules"), object{})

@@ -45,11 +45,11 @@ func (a *API) globalPushRules(ctx context.Context, r *web.Request) (*web.Respons
 	return web.JSON(rules), nil
 }
 
-// oneRule finds the rule that the path names.
+// oneRule finds the rule that the path names. Of a kind that we don't know there is none: so clients find out about kinds.
 func (a *API) oneRule(ctx context.Context, r *web.Request) (pushrule.Rule, error) {
 	kind, err := pushrule.ParseKind(r.Path("kind"))
 	if err != nil {
-		return pushrule.Rule{}, err
+		return pushrule.Rule{}, mxerr.NotFound("There is no such push rule.")
 	}
 	rules, err := a.Accounts.PushRules(ctx, r.Caller.User)
 	if err != nil {
