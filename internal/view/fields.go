@@ -8,29 +8,35 @@ import (
 	"myelin/matrix/canon"
 )
 
-// keepFields returns the event with only the fields at the dot-separated paths.
+// required are the fields that every event has in the format of the specification: without them clients
+// can't do. A content of which nothing is asked for is shown empty.
+//
+// Spec: cs Room event format
+var required = []string{"event_id", "type", "sender", "origin_server_ts", "state_key", "room_id"}
+
+// keepFields returns the event with only the fields at the dot-separated paths and those that are required.
 //
 // Spec: appendices Dot-separated property paths
 func keepFields(object []byte, paths []string) []byte {
-	tree := make(fieldTree)
-	for _, p := range paths {
+	tree := fieldTree{"content": nil}
+	for _, p := range append(required[:len(required):len(required)], paths...) {
 		tree.add(splitPath(p))
 	}
 	return tree.pick(gjson.ParseBytes(object))
 }
 
-// fieldTree holds the paths to keep; an empty subtree keeps everything below.
+// fieldTree holds the paths to keep; an empty subtree keeps everything below, nil nothing.
 type fieldTree map[string]fieldTree
 
 func (t fieldTree) add(path []string) {
 	if len(path) == 0 {
 		return
 	}
-	sub, ok := t[path[0]]
+	sub := t[path[0]]
 	switch {
-	case ok && len(sub) == 0:
+	case sub != nil && len(sub) == 0:
 		return // the whole field is kept already
-	case !ok:
+	case sub == nil:
 		sub = make(fieldTree)
 		t[path[0]] = sub
 	case len(path) == 1:
@@ -48,7 +54,7 @@ func (t fieldTree) pick(object gjson.Result) []byte {
 			return true
 		}
 		raw := []byte(value.Raw)
-		if len(sub) > 0 {
+		if sub == nil || len(sub) > 0 {
 			if !value.IsObject() {
 				return true
 			}
