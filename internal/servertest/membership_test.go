@@ -37,7 +37,9 @@ func TestMembership(t *testing.T) {
 		bob.Join(room)
 		want(bob, "join")
 		before := alice.OK("GET", Path("rooms", room, "state", "m.room.member", bob.User)+"?format=event", nil).Text("event_id")
-		bob.Join(room)
+		if got := bob.OK("POST", act("join"), M{}).Text("room_id"); got != room {
+			t.Errorf("joined %s", got)
+		}
 		if after := alice.OK("GET", Path("rooms", room, "state", "m.room.member", bob.User)+"?format=event", nil).Text("event_id"); after != before {
 			t.Error("joining again makes another event")
 		}

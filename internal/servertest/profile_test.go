@@ -169,6 +169,13 @@ func TestSmallAnswers(t *testing.T) {
 		}
 		alice.OK("GET", "account/3pid", nil)
 		alice.OK("GET", "thirdparty/protocols", nil)
+		alice.Fails(404, "M_NOT_FOUND", "GET", "thirdparty/protocol/irc", nil)
+		for _, path := range []string{"account/3pid", "account/password", "register"} {
+			for _, medium := range []string{"email", "msisdn"} {
+				body := M{"client_secret": "x", "send_attempt": 1, "email": "a@example.org", "country": "GB", "phone_number": "1"}
+				alice.Fails(403, "M_THREEPID_DENIED", "POST", path+"/"+medium+"/requestToken", body)
+			}
+		}
 		if got := alice.OK("POST", Path("user", alice.User, "openid", "request_token"), M{}); got.Text("matrix_server_name") != "localhost" || got.At("expires_in").Int() <= 0 {
 			t.Errorf("openid: %s", got.Body)
 		}

@@ -171,6 +171,9 @@ func TestModeration(t *testing.T) {
 		alice.Fails(403, "M_USER_SUSPENDED", "PUT", Path("rooms", room, "send", "m.room.message", "x"), M{"msgtype": "m.text", "body": "x"})
 		alice.Fails(403, "M_USER_SUSPENDED", "POST", "createRoom", M{})
 		alice.OK("GET", "account/whoami", nil)
+		if !admin.OK("GET", suspend, nil).At("suspended").Bool() {
+			t.Error("the account is not suspended")
+		}
 		admin.OK("PUT", suspend, M{"suspended": false})
 		alice.Say(room, "free again")
 		admin.Fails(404, "M_NOT_FOUND", "GET", Path("/_matrix/client/v1/admin/lock", "@nobody:localhost"), nil)
