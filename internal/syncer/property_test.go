@@ -65,6 +65,8 @@ type world struct {
 	rooms   []id.RoomID
 	clients []*follower
 	counts  map[string]int
+	// reliable: no answer is lost any more.
+	reliable bool
 }
 
 const frank = id.UserID("@frank:there.test")
@@ -120,6 +122,7 @@ func (w *world) play(steps int) {
 			}
 		}
 	}
+	w.reliable = true
 	for _, c := range w.clients {
 		for range 3 { // what is left, a correction, and nothing
 			c.sync()
@@ -235,7 +238,7 @@ func (c *follower) sync() {
 	q := syncer.Request{User: c.user, Device: c.device, Filter: f, Mode: c.mode, FullState: c.rng.IntN(20) == 0}
 	a, err := c.request(c.syncer, q, c.since)
 	must(c.tb, err)
-	if c.rng.IntN(5) == 0 {
+	if !c.reliable && c.rng.IntN(5) == 0 {
 		c.counts["lost answer"]++
 		return
 	}
