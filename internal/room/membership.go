@@ -162,6 +162,8 @@ func (r *Rooms) memberContent(ctx context.Context, m Membership, membership grap
 	for k, v := range m.Content {
 		content[k] = v
 	}
+	// It is the server's to say who vouches for a join, and it signs for them.
+	delete(content, "join_authorised_via_users_server")
 	content["membership"] = membership
 	if m.Reason != "" {
 		content["reason"] = m.Reason

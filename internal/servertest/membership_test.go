@@ -155,7 +155,9 @@ func TestRestricted(t *testing.T) {
 			}
 			// Staying does not need the space; a change of the name keeps the membership.
 			bob.Leave(space)
-			bob.SetState(room, "m.room.member", bob.User, M{"membership": "join", "displayname": "Rob"})
+			bob.SetState(room, "m.room.member", bob.User, M{
+				"membership": "join", "displayname": "Rob", "join_authorised_via_users_server": "ignored",
+			})
 			bob.Leave(room)
 			bob.Fails(403, "M_FORBIDDEN", "POST", Path("join", room), M{})
 
