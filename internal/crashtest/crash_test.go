@@ -302,7 +302,7 @@ func (tr *trial) examineSyncs() {
 	}
 	for _, room := range tr.rooms {
 		for event, text := range tr.known[room] {
-			if f.seen[event] == 0 {
+			if f.seen[event] == 0 && !t.Failed() { // one example is enough
 				t.Errorf("sync never brought %s (%q) of %s", event, text, room)
 			}
 		}

@@ -101,7 +101,7 @@ type follower struct {
 }
 
 // filter leaves out what the trial doesn't look at.
-var filter = servertest.M{"room": servertest.M{"timeline": servertest.M{"limit": 100}}, "presence": servertest.M{"types": []string{}}}
+var filter = servertest.M{"room": servertest.M{"timeline": servertest.M{"limit": 20}}, "presence": servertest.M{"types": []string{}}}
 
 // once syncs and notes which events came; gaps are filled as clients do it. It returns false where the server has gone: then
 // nothing is noted, and the next call begins from the same token.
