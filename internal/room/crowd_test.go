@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -67,15 +68,17 @@ func TestManyBranches(t *testing.T) {
 			}})
 			joins := here.remote(r, erin, "m.room.member", key(string(erin)), joinContent, here.newest(r))
 			here.receive(joins)
+			_, err := here.setState(r, alice, "m.room.power_levels", "", levels(v))
+			must(t, err)
+			joins = here.newest(r)
 			must(t, other.adopt(v, pdus(here.timeline(r))))
 			var branches []*event.PDU
 			for i := range 70 {
 				typ, stateKey := "m.room.message", (*string)(nil)
-				if i%7 == 0 {
-					typ, stateKey = "m.room.member", key(string(erin))
+				if i%3 == 0 {
+					typ, stateKey = "org.example.branch", key(fmt.Sprint(i))
 				}
-				content := fmt.Sprintf(`{"membership":"join","n":%d}`, i)
-				branches = append(branches, here.remote(r, erin, typ, stateKey, content, joins))
+				branches = append(branches, here.remote(r, erin, typ, stateKey, fmt.Sprintf(`{"n":%d}`, i), joins))
 			}
 			for _, p := range branches {
 				here.receive(p)
@@ -83,7 +86,6 @@ func TestManyBranches(t *testing.T) {
 			}
 			rounds := 0
 			for ; here.extremities(r) > 1 && rounds < 10; rounds++ {
-				var err error
 				if rounds == 1 {
 					_, err = here.setState(r, alice, "m.room.topic", "", `{"topic":"tying up"}`)
 				} else {
@@ -97,6 +99,14 @@ func TestManyBranches(t *testing.T) {
 				if got := other.receive(last); got != room.Accepted {
 					t.Fatalf("version %s: the other server says %v", version, got)
 				}
+				if a, b := here.stateBefore(last.ID()), other.stateBefore(last.ID()); !maps.Equal(a, b) {
+					t.Errorf("version %s: %d entries of state before the event here, %d there", version, len(a), len(b))
+				}
+				for i := 0; i < 70; i += 3 {
+					if here.state(r, "org.example.branch", fmt.Sprint(i)) == "" {
+						t.Errorf("version %s: the state of branch %d is lost", version, i)
+					}
+				}
 			}
 			if got := here.extremities(r); got != 1 {
 				t.Errorf("version %s: %d extremities after %d events", version, got, rounds)
@@ -109,6 +119,24 @@ func TestManyBranches(t *testing.T) {
 			}
 		}
 	})
+}
+
+// levels gives erin the power to change state.
+func levels(v *roomver.Version) string {
+	if v.PrivilegedCreators {
+		return `{"users":{"@erin:there.example":50}}`
+	}
+	return `{"users":{"@alice:here.example":100,"@erin:there.example":50}}`
+}
+
+// stateBefore returns the IDs of the state before an event.
+func (n *node) stateBefore(of id.EventID) map[event.Key]id.EventID {
+	n.t.Helper()
+	e, _, err := n.graph.Event(n.ctx, of)
+	must(n.t, err)
+	s, err := n.graph.StateBefore(n.ctx, e)
+	must(n.t, err)
+	return n.named(e.Room, s)
 }
 
 func (n *node) extremities(r id.RoomID) int {

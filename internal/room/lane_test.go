@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"myelin/internal/graph"
@@ -49,7 +50,7 @@ func (l *laneTest) must(err error) {
 	}
 }
 
-// hold stops the writer until the function that it returns is called.
+// hold stops the writer until the function that it returns is called, or the test ends.
 func (l *laneTest) hold() (release func()) {
 	gate, stopped := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
@@ -65,10 +66,14 @@ func (l *laneTest) hold() (release func()) {
 		})
 	}()
 	<-stopped
-	return func() {
+	release = sync.OnceFunc(func() {
 		close(gate)
-		l.must(<-done)
-	}
+		if err := <-done; err != nil {
+			l.t.Error(err)
+		}
+	})
+	l.t.Cleanup(release)
+	return release
 }
 
 // say is a decision to send a message.

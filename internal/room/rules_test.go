@@ -199,19 +199,19 @@ func TestWhatFollowsRefusedEvents(t *testing.T) {
 		base := n.newest(r)
 		joins := n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, base)
 		n.receive(joins)
-		// Erin makes herself an admin, which is rejected, and acts by that.
+		// Erin makes herself an admin, which is rejected.
 		coup := n.remote(r, erin, "m.room.power_levels", key(""), `{"users":{"@erin:there.example":100}}`, joins)
 		if got := n.receive(coup); got != room.Rejected {
 			t.Fatalf("a coup: %v", got)
 		}
 		draft := event.Draft{
-			RoomID: r, Type: "m.room.topic", StateKey: key(""), Sender: erin, Content: []byte(`{"topic":"mine"}`), Depth: joins.Depth() + 2,
+			RoomID: r, Type: "m.room.message", Sender: erin, Content: []byte(`{}`), Depth: joins.Depth() + 2,
 			PrevEvents: []id.EventID{coup.ID()}, AuthEvents: []id.EventID{coup.ID(), joins.ID()},
 		}
-		topic, err := draft.Build(joins.Version(), "there.example", mustKey(t), nil)
+		cites, err := draft.Build(joins.Version(), "there.example", mustKey(t), nil)
 		must(t, err)
-		if got := n.receive(topic); got != room.Rejected {
-			t.Errorf("what the coup allows: %v", got)
+		if got := n.receive(cites); got != room.Rejected {
+			t.Errorf("a message that cites the coup: %v", got)
 		}
 		// A rejected event may be followed: the state is that before it.
 		after := n.remote(r, erin, "m.room.message", nil, `{}`, coup)
@@ -220,6 +220,13 @@ func TestWhatFollowsRefusedEvents(t *testing.T) {
 		}
 		_, err = n.Ban(n.ctx, room.Membership{Room: r, Sender: alice, Target: erin})
 		must(t, err)
+		// Who hides the ban behind older auth events is found out by the state before the event.
+		draft.PrevEvents, draft.AuthEvents = []id.EventID{n.newest(r).ID()}, after.AuthEvents()
+		hides, err := draft.Build(joins.Version(), "there.example", mustKey(t), nil)
+		must(t, err)
+		if got := n.receive(hides); got != room.Rejected {
+			t.Errorf("a message that hides the ban: %v", got)
+		}
 		late := n.remote(r, erin, "m.room.message", nil, `{"body":"late"}`, after)
 		if got := n.receive(late); got != room.SoftFailed {
 			t.Fatalf("a message of the banned: %v", got)
