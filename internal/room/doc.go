@@ -13,8 +13,19 @@
 // and a proposal. The lane hands the commit to the group committer and moves on to the next
 // proposal on top of the head that the commit will produce, before the disk has answered:
 // so one busy room fills a transaction with many events. A caller is answered when its own
-// commit is durable. Where a commit is refused (another node was faster), everything that
+// commit is durable; one who is refused, or whose request changes nothing, when the head that
+// says so is. Where a commit is refused (another node was faster), everything that
 // was built on it is refused too, the lane forgets its head, and each caller decides anew.
+//
+// A received event that doesn't simply follow the head needs events and states that are on disk.
+// It waits, in the lane, until the newest queued commit is.
+//
+// # Branches
+//
+// What we send follows all extremities of the room. Where there are more than an event may follow, it
+// follows the deepest, is authorised by their state as other servers will judge it, and by that of the room;
+// the next events tie up the others. The number of extremities that other servers can cause
+// is not bounded here.
 //
 // # Invariants
 //
@@ -32,8 +43,8 @@
 //
 // # Lock order
 //
-// lane.mu, then the locks of package graph. No lane is held while waiting for a commit, and
-// no two lanes are ever held at once.
+// lane.mu, then the locks of package graph. A lane may be held while waiting for a commit; commits
+// take no lane. No two lanes are ever held at once.
 //
 // Spec: cs Events
 // Spec: cs Room membership
