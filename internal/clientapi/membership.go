@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/web"
 	"myelin/matrix/id"
@@ -32,15 +33,13 @@ func (a *API) membershipRoutes() []web.Route {
 
 // Spec: cs getJoinedRooms
 func (a *API) joinedRooms(ctx context.Context, r *web.Request) (*web.Response, error) {
-	rows, err := a.Graph.MembershipsOf(ctx, r.Caller.User)
+	rows, err := a.Graph.MembershipsOf(ctx, r.Caller.User, graph.Join)
 	if err != nil {
 		return nil, err
 	}
-	rooms := []id.RoomID{}
-	for _, m := range rows {
-		if m.Membership == "join" {
-			rooms = append(rooms, m.RoomID)
-		}
+	rooms := make([]id.RoomID, len(rows))
+	for i, m := range rows {
+		rooms[i] = m.RoomID
 	}
 	return web.JSON(map[string]any{"joined_rooms": rooms}), nil
 }
