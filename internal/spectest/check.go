@@ -1,4 +1,4 @@
-package servertest
+package spectest
 
 import (
 	"bytes"
@@ -28,18 +28,22 @@ func specFolder() string {
 	return filepath.Join(filepath.Dir(here), "..", "..", "..", "shared", "spec")
 }
 
-// checker holds the specification's OpenAPI document and the schemas that were needed so far.
+// APIs are the documents that answers are compared with.
+var APIs = []string{"client-server", "server-server"}
+
+// checker holds the specification's OpenAPI documents and the schemas that were needed so far.
 type checker struct {
 	folder string
 	roots  map[string]*pathNode // by method
 
 	mu        sync.Mutex
-	schemas   map[string]*jsonschema.Schema // by operation, status and media type; guarded by mu
-	exercised map[string]map[int]int        // operation to status to number of answers; guarded by mu
+	schemas   map[string]*jsonschema.Schema // by API, operation and status; guarded by mu
+	exercised map[string]map[int]int        // API and operation to status to number of answers; guarded by mu
 }
 
 // operation is what the document says of one.
 type operation struct {
+	API       string `json:"-"`
 	ID        string `json:"operationId"`
 	Responses map[string]struct {
 		Content map[string]struct {
@@ -59,24 +63,34 @@ var loadChecker = sync.OnceValues(func() (*checker, error) {
 		folder: specFolder(), roots: make(map[string]*pathNode),
 		schemas: make(map[string]*jsonschema.Schema), exercised: make(map[string]map[int]int),
 	}
-	text, err := os.ReadFile(filepath.Join(c.folder, "openapi", "client-server.json"))
+	for _, api := range APIs {
+		if err := c.load(api); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+})
+
+// load reads one of the documents.
+func (c *checker) load(api string) error {
+	text, err := os.ReadFile(filepath.Join(c.folder, "openapi", api+".json"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage `json:"paths"`
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, fmt.Errorf("read the specification: %w", err)
+		return fmt.Errorf("read the specification of %s: %w", api, err)
 	}
 	for path, methods := range doc.Paths {
 		for method, raw := range methods {
 			if method == "parameters" {
 				continue
 			}
-			op := new(operation)
+			op := &operation{API: api}
 			if err := json.Unmarshal(raw, op); err != nil {
-				return nil, fmt.Errorf("read %s %s of the specification: %w", method, path, err)
+				return fmt.Errorf("read %s %s of the specification: %w", method, path, err)
 			}
 			method = strings.ToUpper(method)
 			if c.roots[method] == nil {
@@ -85,8 +99,8 @@ var loadChecker = sync.OnceValues(func() (*checker, error) {
 			c.roots[method].add(path, op)
 		}
 	}
-	return c, nil
-})
+	return nil
+}
 
 func (n *pathNode) add(path string, op *operation) {
 	for _, s := range strings.Split(path, "/") {
@@ -137,8 +151,21 @@ func (c *checker) operationOf(method, path string) *operation {
 	return root.find(segments)
 }
 
-// checkAnswer fails the test where an answer is not what the specification allows.
-func checkAnswer(tb testing.TB, method, path string, a *Answer) {
+// Answer is a response as it came.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Missing says why answers can't be compared with the documents; nil where they can.
+func Missing() error {
+	_, err := loadChecker()
+	return err
+}
+
+// Check fails the test where an answer is not what the specification allows. The path is absolute; it may have a query.
+func Check(tb testing.TB, method, path string, a Answer) {
 	tb.Helper()
 	if a.Status >= 500 {
 		tb.Errorf("%s %s: status %d %s", method, path, a.Status, clip(a.Body))
@@ -156,13 +183,13 @@ func checkAnswer(tb testing.TB, method, path string, a *Answer) {
 		}
 		return
 	}
-	if err := c.check(method, absolute(path), a); err != nil {
+	if err := c.check(method, path, a); err != nil {
 		tb.Errorf("%s %s: status %d is not as specified: %v\n%s", method, path, a.Status, err, clip(a.Body))
 	}
 }
 
 // Spec: cs Standard error response
-func checkError(tb testing.TB, method, path string, a *Answer) {
+func checkError(tb testing.TB, method, path string, a Answer) {
 	tb.Helper()
 	var e struct {
 		Code    string  `json:"errcode"`
@@ -194,16 +221,17 @@ type present bool
 func (p *present) UnmarshalJSON([]byte) error { *p = true; return nil }
 
 // check compares an answer with the schema of its operation and status, and notes that it was seen.
-func (c *checker) check(method, path string, a *Answer) error {
+func (c *checker) check(method, path string, a Answer) error {
 	op := c.operationOf(method, path)
 	if op == nil {
 		return nil
 	}
+	name := op.API + " " + op.ID
 	c.mu.Lock()
-	if c.exercised[op.ID] == nil {
-		c.exercised[op.ID] = make(map[int]int)
+	if c.exercised[name] == nil {
+		c.exercised[name] = make(map[int]int)
 	}
-	c.exercised[op.ID][a.Status]++
+	c.exercised[name][a.Status]++
 	c.mu.Unlock()
 
 	described, ok := op.Responses[strconv.Itoa(a.Status)]
@@ -227,7 +255,7 @@ func (c *checker) check(method, path string, a *Answer) error {
 	if len(content.Schema) == 0 || kind != "application/json" {
 		return nil
 	}
-	schema, err := c.schema(op.ID+"/"+strconv.Itoa(a.Status), content.Schema)
+	schema, err := c.schema(name+"/"+strconv.Itoa(a.Status), content.Schema)
 	if err != nil {
 		return err
 	}
@@ -361,8 +389,8 @@ func (c *checker) checkEvent(typ string, event any) error {
 	return nil
 }
 
-// Exercised returns how often each operation was answered so far, by status.
-func Exercised() map[string]map[int]int {
+// Exercised returns how often each operation of an API was answered so far, by status.
+func Exercised(api string) map[string]map[int]int {
 	c, err := loadChecker()
 	if err != nil {
 		return nil
@@ -370,11 +398,22 @@ func Exercised() map[string]map[int]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := make(map[string]map[int]int, len(c.exercised))
-	for op, statuses := range c.exercised {
+	for name, statuses := range c.exercised {
+		op, ok := strings.CutPrefix(name, api+" ")
+		if !ok {
+			continue
+		}
 		out[op] = make(map[int]int, len(statuses))
 		for status, n := range statuses {
 			out[op][status] = n
 		}
 	}
 	return out
+}
+
+func clip(b []byte) string {
+	if len(b) > 1500 {
+		return string(b[:1500]) + "…"
+	}
+	return string(b)
 }
