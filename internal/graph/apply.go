@@ -15,7 +15,7 @@ import (
 func (g *Graph) apply(tx *sqldb.Tx, jobs []*job) []error {
 	errs := make([]error, len(jobs))
 	for _, j := range jobs {
-		j.failed = nil
+		j.failed, j.at = nil, 0
 	}
 	err := g.applyAll(tx, jobs)
 	for i, j := range jobs {
@@ -123,14 +123,7 @@ func claimTxns(tx *sqldb.Tx, jobs []*job) error {
 			args = append(args, t.key, j.room, t.event, now)
 		}
 	}
-	err := insertTxns.query(tx, args, func(r *sqldb.Row) error {
-		var key string
-		if err := r.Scan(&key); err != nil {
-			return err
-		}
-		owner[key].claimed = append(owner[key].claimed, key)
-		return nil
-	})
+	err := written(insertTxns, tx, args, func(key string) { owner[key].claimed = append(owner[key].claimed, key) })
 	for _, j := range jobs {
 		if len(j.claimed) < len(j.txns) && j.failed == nil {
 			j.failed = ErrTxn
@@ -205,17 +198,11 @@ func moveRound(tx *sqldb.Tx, round []*run) error {
 	args := make([]any, 0, len(round)*moveHeads.columns)
 	for _, r := range round {
 		h := r.last().result
-		args = append(args, h.Room, h.Rev, r.base, h.epoch, h.StateNID, h.states, h.Joined, h.Invited, h.MinOrd, encodeExtremities(h.Extremities))
+		args = append(args, h.Room, h.Rev, r.base, h.epoch, h.StateNID, h.states, h.Joined, h.Invited, h.MinOrd, encodeExtremities(h.Extremities),
+			btoi(h.Partial))
 	}
 	moved := make(map[RoomNID]bool, len(round))
-	err := moveHeads.query(tx, args, func(r *sqldb.Row) error {
-		var room RoomNID
-		if err := r.Scan(&room); err != nil {
-			return err
-		}
-		moved[room] = true
-		return nil
-	})
+	err := written(moveHeads, tx, args, func(room RoomNID) { moved[room] = true })
 	for _, r := range round {
 		for _, j := range r.jobs {
 			if !moved[r.room] {
@@ -305,6 +292,9 @@ func writeEvents(tx *sqldb.Tx, jobs []*job) {
 	for _, j := range jobs {
 		for _, e := range j.updates {
 			tx.Queue(placeEvent, e.Room, e.NID, e.ordArg(), int64(e.Flags), e.StateBefore, e.Replaces, e.HeadState)
+			if e.Restored {
+				tx.Queue(setBody, e.Room, e.NID, e.PDU.Raw())
+			}
 		}
 		for _, e := range j.inserts {
 			args = append(args, e.Room, e.NID, e.PDU.ID(), e.ordArg(), e.PDU.OriginServerTS(), int64(e.Flags), e.StateBefore, e.HeadState,
@@ -362,7 +352,14 @@ func (j *job) posOf(tx *sqldb.Tx, m memberChange) (sqldb.Pos, error) {
 			return pos, nil
 		}
 	}
-	return tx.Pos()
+	if j.at == 0 {
+		pos, err := tx.Pos()
+		if err != nil {
+			return 0, err
+		}
+		j.at = pos
+	}
+	return j.at, nil
 }
 
 func (j *job) writeRest(tx *sqldb.Tx) error {
@@ -375,6 +372,16 @@ func (j *job) writeRest(tx *sqldb.Tx) error {
 	}
 	for _, gap := range j.c.Gaps {
 		tx.Queue(insertGap, j.room, gap.Missing, gap.Child)
+	}
+	if j.c.Partial != nil {
+		if err := beginPartial(tx, j.c.Partial); err != nil {
+			return err
+		}
+	}
+	if j.c.Whole {
+		if err := j.endPartial(tx); err != nil {
+			return err
+		}
 	}
 	if len(j.c.Filled) > 0 {
 		tx.Queue(fillGaps, j.room, j.c.Filled)

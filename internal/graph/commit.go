@@ -74,6 +74,7 @@ type job struct {
 	failed  error
 	claimed []string // keys of txns
 	seq     int64
+	at      sqldb.Pos // of what changed without an event; 0 until there is such
 }
 
 // memberChange is a change of memberships, by an event of the commit or, with nil, by state resolution.
@@ -128,6 +129,10 @@ func (g *Graph) prepare(c *Commit) (*job, error) {
 		j.addMembers(prevState, n.State)
 		// Heads advanced from Next begin a new commit. Only its writer knows Next yet.
 		j.fresh, j.result = n.fresh, n.settle()
+	}
+	for _, e := range c.Rejudged {
+		j.size += 100
+		e.Room = j.room
 	}
 	for _, e := range c.Events {
 		if err := j.addEvent(e); err != nil {

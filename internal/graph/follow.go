@@ -47,6 +47,15 @@ func (g *Graph) refresh(ctx context.Context, from, to sqldb.Pos) error {
 			}, targets)
 		})
 	}
+	if err == nil {
+		err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
+			ended, err := tx.Get(partialEnded, []any{from, to}, nil)
+			if ended {
+				g.forgetEvents()
+			}
+			return err
+		})
+	}
 	g.replaced(changed...)
 	return err
 }

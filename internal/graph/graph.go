@@ -29,6 +29,8 @@ const (
 	defaultStateCache = 32 << 20
 	// cachedRooms bounds the rooms whose keys and head are kept in memory.
 	cachedRooms = 20_000
+	// cachedServers bounds the servers of rooms that are kept in memory.
+	cachedServers = 200_000
 )
 
 // Graph is the store of rooms. All methods may be called from any goroutine.
@@ -40,11 +42,12 @@ type Graph struct {
 	commits  *sqldb.Batcher[*job]
 	seq      int64 // counts applied commits; only the committer's goroutine uses it
 
-	events *otter.Cache[EventNID, *Event]
-	byID   *otter.Cache[id.EventID, EventNID] // of events in the cache, and of some that fell out
-	states *otter.Cache[stateKey, *State]
-	rooms  *otter.Cache[RoomNID, *room]
-	names  *otter.Cache[id.RoomID, RoomNID]
+	events  *otter.Cache[EventNID, *Event]
+	byID    *otter.Cache[id.EventID, EventNID] // of events in the cache, and of some that fell out
+	states  *otter.Cache[stateKey, *State]
+	rooms   *otter.Cache[RoomNID, *room]
+	names   *otter.Cache[id.RoomID, RoomNID]
+	servers *otter.Cache[RoomNID, serverList]
 
 	// pending holds the state events of queued commits by number, for those who build on heads that are not durable yet.
 	pending sync.Map // EventNID to *Event
@@ -102,6 +105,9 @@ func Open(ctx context.Context, c Config) (*Graph, error) {
 		}),
 		rooms: otter.Must(&otter.Options[RoomNID, *room]{MaximumSize: cachedRooms}),
 		names: otter.Must(&otter.Options[id.RoomID, RoomNID]{MaximumSize: 4 * cachedRooms}),
+		servers: otter.Must(&otter.Options[RoomNID, serverList]{
+			MaximumWeight: cachedServers, Weigher: func(_ RoomNID, l serverList) uint32 { return uint32(1 + len(l.servers)) },
+		}),
 	}
 	g.commits = sqldb.NewBatcher(c.DB, "graph", g.apply)
 	registerMetrics(c.Metrics, g)

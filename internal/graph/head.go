@@ -15,8 +15,13 @@ type Placement struct {
 	Before *State
 	// After is the state of the room after the event; nil for the state of the head with the event applied.
 	After *State
+	// Sole: nothing that was in the room before counts any more, as after a time in which no user of ours was in it. The event is the
+	// only extremity, and Partial says whether the states lack member events from here on.
+	Sole, Partial bool
 	// Followed: events that are stored already follow this one, so it is no forward extremity.
 	Followed bool
+	// Drop takes extremities out that the event does not follow. After must be given with it.
+	Drop []EventNID
 }
 
 // Advance returns the head after one more event, which follows all extremities that are among its prev_events. It sets
@@ -53,9 +58,12 @@ func (h *Head) Place(e *Event, p Placement) (*Head, error) {
 		e.Ord = n.MinOrd
 		return n.seal(e), nil
 	}
+	if p.Sole {
+		n.Extremities, n.Partial = nil, p.Partial
+	}
 	live := e.Flags&(Rejected|SoftFailed) == 0
 	if live {
-		n.follow(e, p.Followed)
+		n.follow(e, p)
 	}
 	switch {
 	case p.After != nil:
@@ -80,15 +88,15 @@ func (h *Head) next(e *Event) *Head {
 }
 
 // follow updates the extremities.
-func (h *Head) follow(e *Event, followed bool) {
+func (h *Head) follow(e *Event, p Placement) {
 	prev := e.PDU.PrevEvents()
 	kept := make([]Extremity, 0, len(h.Extremities)+1)
 	for _, x := range h.Extremities {
-		if !slices.Contains(prev, x.ID) {
+		if !slices.Contains(prev, x.ID) && !slices.Contains(p.Drop, x.NID) {
 			kept = append(kept, x)
 		}
 	}
-	if !followed {
+	if !p.Followed {
 		kept = append(kept, Extremity{NID: e.NID, ID: e.PDU.ID(), Depth: e.PDU.Depth()})
 	}
 	h.Extremities = kept
@@ -105,6 +113,11 @@ func (h *Head) keep(s *State) *State {
 		return s
 	case s.m == h.State.m:
 		return h.State
+	}
+	for _, f := range h.fresh {
+		if f.m == s.m {
+			return f
+		}
 	}
 	h.states++
 	s = s.number(h.states)

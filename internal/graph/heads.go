@@ -81,7 +81,8 @@ func (g *Graph) load(ctx context.Context, r *room) (head *Head, err error) {
 	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
 		h := &Head{Room: r.nid, ID: r.id, settled: true}
 		var extremities []byte
-		found, err := tx.Get(headOf, []any{r.nid}, &h.Rev, &h.epoch, &h.StateNID, &h.states, &h.Joined, &h.Invited, &h.MinOrd, &extremities)
+		var partial int
+		found, err := tx.Get(headOf, []any{r.nid}, &h.Rev, &h.epoch, &h.StateNID, &h.states, &h.Joined, &h.Invited, &h.MinOrd, &extremities, &partial)
 		if err != nil || !found {
 			return err
 		}
@@ -97,7 +98,7 @@ func (g *Graph) load(ctx context.Context, r *room) (head *Head, err error) {
 				return err
 			}
 		}
-		h.Version = version
+		h.Version, h.Partial = version, partial != 0
 		if h.Extremities, err = decodeExtremities(extremities); err != nil {
 			return err
 		}
@@ -223,6 +224,49 @@ func (g *Graph) RoomNID(ctx context.Context, name id.RoomID) (nid RoomNID, ok bo
 	return nid, ok, nil
 }
 
+// NameRoom makes sure that a room has a number and that its version is known. It comes before outliers are stored of a room that
+// has no head yet.
+func (g *Graph) NameRoom(ctx context.Context, name id.RoomID, v *roomver.Version) (RoomNID, error) {
+	nid, known, err := g.RoomNID(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	if known {
+		r, err := g.room(ctx, nid)
+		if err != nil {
+			return 0, err
+		}
+		r.mu.Lock()
+		version := r.version
+		r.mu.Unlock()
+		if version != nil {
+			return nid, nil
+		}
+	} else if n, err := g.roomNIDs.Next(ctx); err != nil {
+		return 0, fmt.Errorf("number room %s: %w", name, err)
+	} else {
+		nid = RoomNID(n)
+	}
+	err = g.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if _, err := tx.Exec(insertRoom, nid, name, v.ID); err != nil {
+			return err
+		}
+		if _, err := tx.Get(roomByID, []any{name}, &nid, nil); err != nil {
+			return err
+		}
+		_, err := tx.Exec(nameRoom, nid, v.ID)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("name room %s: %w", name, err)
+	}
+	r := g.remember(nid, name, v.ID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.version = v
+	return nid, nil
+}
+
 // RoomID returns the ID and the version of a room. The version is nil if this server doesn't know it.
 func (g *Graph) RoomID(ctx context.Context, nid RoomNID) (id.RoomID, *roomver.Version, error) {
 	r, err := g.room(ctx, nid)
@@ -253,6 +297,9 @@ func (g *Graph) settled(j *job) {
 	}
 	var changed []EventNID
 	for _, e := range j.updates {
+		changed = append(changed, e.NID)
+	}
+	for _, e := range j.c.Rejudged {
 		changed = append(changed, e.NID)
 	}
 	for _, red := range j.c.Redactions {

@@ -250,3 +250,19 @@ func (g *Graph) Gaps(ctx context.Context, room RoomNID, limit int) (found []Gap,
 	})
 	return found, wrap(err, "load gaps")
 }
+
+// IsGap reports whether stored events of a room refer to an event that is missing from it, and whether one that is neither rejected nor
+// soft-failed follows it.
+func (g *Graph) IsGap(ctx context.Context, room RoomNID, event id.EventID) (gap, followed bool, err error) {
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
+		gap, followed = false, false
+		return tx.Query(isGap, func(r *sqldb.Row) error {
+			var flags Flags
+			err := r.Scan(&flags)
+			gap = true
+			followed = followed || flags&hidden == 0
+			return err
+		}, room, event)
+	})
+	return gap, followed, wrap(err, "look for a gap")
+}

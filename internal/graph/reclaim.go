@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"myelin/internal/sqldb"
@@ -12,7 +13,7 @@ import (
 var (
 	roomsAfter = sqldb.SQL(`SELECT room_nid FROM heads WHERE room_nid > $1 ORDER BY room_nid LIMIT $2`)
 	statesPage = sqldb.SQL(`SELECT state_nid, parent_nid, step FROM states WHERE room_nid = $1 AND state_nid > $2 ORDER BY state_nid LIMIT $3`)
-	refsPage   = sqldb.SQL(`SELECT event_nid, state_nid, head_state FROM events WHERE room_nid = $1 AND event_nid > $2 ORDER BY event_nid LIMIT $3`)
+	refsPage   = sqldb.SQL(`SELECT ord, state_nid, head_state FROM events WHERE room_nid = $1 AND ord > $2 ORDER BY ord LIMIT $3`)
 	refsSince  = sqldb.SQL(`SELECT state_nid, head_state FROM events WHERE room_nid = $1 AND ord IS NOT NULL AND (ord > $2 OR ord < $3)`)
 	minOrdOf   = sqldb.SQL(`SELECT min_ord FROM heads WHERE room_nid = $1`)
 	lockHead   = sqldb.SQL(`SELECT rev, epoch, state_nid, min_ord FROM heads WHERE room_nid = $1 FOR UPDATE`)
@@ -146,19 +147,19 @@ func (g *Graph) snapshots(ctx context.Context, room RoomNID) (*snapshotTree, err
 			return nil, err
 		}
 	}
-	event := EventNID(0)
+	ord := int64(math.MinInt64) // outliers, which have none, refer to no state
 	for n = scanPage; n == scanPage; {
 		err := g.db.Read(ctx, func(tx *sqldb.Tx) error {
 			n = 0
 			return tx.Query(refsPage, func(r *sqldb.Row) error {
 				var before, head StateNID
-				if err := r.Scan(&event, &before, &head); err != nil {
+				if err := r.Scan(&ord, &before, &head); err != nil {
 					return err
 				}
 				n++
 				t.used[before], t.used[head] = true, true
 				return nil
-			}, room, event, scanPage)
+			}, room, ord, scanPage)
 		})
 		if err != nil {
 			return nil, err

@@ -12,7 +12,9 @@ import (
 // rooms names rooms, also those known only from outside; heads has a row for each room that this server is, or was, part of. A room that
 // is deleted must leave its row in heads, with another rev, until no writer can hold its head any more.
 //
-// events is clustered by room: a page of timeline lies together. ord is NULL for outliers. ts repeats the event's
+// events lies in the order of its numbers, which is about that of arrival, whatever the rooms: the events of a commit share pages, and
+// SQLite fills pages to their end. Clustered by room, 64 busy rooms wrote twice the pages, and a row of more than a quarter of a page
+// spilled into a page of its own. ord is NULL for outliers. ts repeats the event's
 // origin_server_ts. head_state is the state of the head once the event was in, so that what clients were told of a forked room can be
 // compared exactly. txn is device, NUL, transaction ID.
 //
@@ -24,6 +26,9 @@ import (
 // The key of txns is a hash of user, device, scope and transaction ID.
 //
 // awaited has the redactions that came before what they redact.
+//
+// partial_rooms has the rooms that were joined without knowing all their members. done is the position at which they were known, 0 before
+// that; the heads of those say so as well.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE TABLE rooms (
 		room_nid INTEGER NOT NULL PRIMARY KEY,
@@ -108,6 +113,42 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		by_nid BIGINT NOT NULL,
 		PRIMARY KEY (room_nid, target, by_nid)
 	) WITHOUT ROWID;
+`}, {Slice: "graph", Version: 3, SQL: `
+	DROP INDEX events_by_id;
+	DROP INDEX events_by_ord;
+	DROP INDEX events_by_pos;
+	DROP INDEX events_by_time;
+	ALTER TABLE events RENAME TO events_by_room;
+	CREATE TABLE events (
+		event_nid INTEGER NOT NULL PRIMARY KEY,
+		room_nid BIGINT NOT NULL,
+		event_id TEXT NOT NULL,
+		ord BIGINT,
+		ts BIGINT NOT NULL,
+		flags BIGINT NOT NULL,
+		state_nid BIGINT NOT NULL,
+		head_state BIGINT NOT NULL,
+		replaces BIGINT NOT NULL,
+		redacted_by BIGINT NOT NULL,
+		txn BLOB,
+		body BLOB NOT NULL
+	);
+	INSERT INTO events (event_nid, room_nid, event_id, ord, ts, flags, state_nid, head_state, replaces, redacted_by, txn, body)
+		SELECT event_nid, room_nid, event_id, ord, ts, flags, state_nid, head_state, replaces, redacted_by, txn, body
+		FROM events_by_room ORDER BY event_nid;
+	DROP TABLE events_by_room;
+	CREATE UNIQUE INDEX events_by_id ON events (event_id);
+	CREATE INDEX events_by_ord ON events (room_nid, ord) WHERE ord IS NOT NULL;
+	CREATE INDEX events_by_pos ON events (ord) WHERE ord > 0;
+	CREATE INDEX events_by_time ON events (room_nid, ts) WHERE ord IS NOT NULL;
+`}, {Slice: "graph", Version: 4, SQL: `
+	CREATE TABLE partial_rooms (
+		room_nid BIGINT NOT NULL PRIMARY KEY,
+		join_id TEXT NOT NULL,
+		servers BLOB NOT NULL,
+		done BIGINT NOT NULL
+	) WITHOUT ROWID;
+	ALTER TABLE heads ADD COLUMN partial BIGINT NOT NULL DEFAULT 0;
 `}}
 
 // multi is one statement prepared for several numbers of rows.
@@ -120,6 +161,12 @@ var multiSizes = [...]int{64, 8, 1}
 
 // rows registers "head (…), (…) tail" with rows of so many columns.
 func rows(head string, columns int, tail string) *multi {
+	return rowsReturning(head, columns, tail, "")
+}
+
+// rowsReturning is rows with a RETURNING clause where there are several rows: a single row tells by the number of changes whether
+// it was written, and SQLite would make a temporary table and a journal for each statement that returns something.
+func rowsReturning(head string, columns int, tail, returning string) *multi {
 	m := &multi{columns: columns}
 	for i, size := range multiSizes {
 		var b strings.Builder
@@ -135,6 +182,9 @@ func rows(head string, columns int, tail string) *multi {
 			b.WriteString(")")
 		}
 		b.WriteString(tail)
+		if size > 1 {
+			b.WriteString(returning)
+		}
 		m.stmts[i] = sqldb.SQL(b.String())
 	}
 	return m
@@ -171,9 +221,25 @@ func (m *multi) queue(tx *sqldb.Tx, args []any) {
 	})
 }
 
-// query executes the statement for all rows and calls row for each row that it returns.
-func (m *multi) query(tx *sqldb.Tx, args []any, row func(*sqldb.Row) error) error {
-	return m.each(tx, args, func(s *sqldb.Stmt, args []any) error { return tx.Query(s, row, args...) })
+// written executes the statement, which returns the first column of the rows that it writes, and calls each for every one of them.
+func written[K any](m *multi, tx *sqldb.Tx, args []any, each func(first K)) error {
+	return m.each(tx, args, func(s *sqldb.Stmt, args []any) error {
+		if len(args) == m.columns {
+			n, err := tx.Exec(s, args...)
+			if err == nil && n == 1 {
+				each(args[0].(K))
+			}
+			return err
+		}
+		return tx.Query(s, func(r *sqldb.Row) error {
+			var first K
+			err := r.Scan(&first)
+			if err == nil {
+				each(first)
+			}
+			return err
+		}, args...)
+	})
 }
 
 var (
@@ -182,18 +248,19 @@ var (
 	roomByID   = sqldb.SQL(`SELECT room_nid, version FROM rooms WHERE room_id = $1`)
 	roomByNID  = sqldb.SQL(`SELECT room_id, version FROM rooms WHERE room_nid = $1`)
 
-	// The compare-and-swap: only rows that come back were moved.
-	moveHeads = rows(`INSERT INTO heads
-		(room_nid, rev, prev_rev, epoch, state_nid, states, joined, invited, min_ord, extremities) VALUES `, 10,
+	// The compare-and-swap: only rows that were written were moved.
+	moveHeads = rowsReturning(`INSERT INTO heads
+		(room_nid, rev, prev_rev, epoch, state_nid, states, joined, invited, min_ord, extremities, partial) VALUES `, 11,
 		` ON CONFLICT (room_nid) DO UPDATE SET rev = excluded.rev, prev_rev = excluded.prev_rev, state_nid = excluded.state_nid,
 		states = excluded.states, joined = excluded.joined, invited = excluded.invited, min_ord = excluded.min_ord,
-		extremities = excluded.extremities WHERE heads.rev = excluded.prev_rev RETURNING room_nid`)
-	headOf = sqldb.SQL(`SELECT rev, epoch, state_nid, states, joined, invited, min_ord, extremities FROM heads WHERE room_nid = $1`)
+		extremities = excluded.extremities, partial = excluded.partial WHERE heads.rev = excluded.prev_rev`, ` RETURNING room_nid`)
+	headOf = sqldb.SQL(`SELECT rev, epoch, state_nid, states, joined, invited, min_ord, extremities, partial FROM heads WHERE room_nid = $1`)
 
 	insertEvents = rows(`INSERT INTO events
 		(room_nid, event_nid, event_id, ord, ts, flags, state_nid, head_state, replaces, redacted_by, txn, body) VALUES `, 12, ``)
 	placeEvent = sqldb.SQL(`UPDATE events SET ord = $3, flags = $4, state_nid = $5, replaces = $6, head_state = $7
 		WHERE room_nid = $1 AND event_nid = $2`)
+	setBody    = sqldb.SQL(`UPDATE events SET body = $3 WHERE room_nid = $1 AND event_nid = $2`)
 	pruneEvent = sqldb.SQL(`UPDATE events SET flags = flags | 16, redacted_by = $3, body = $4 WHERE room_nid = $1 AND event_nid = $2`)
 	storedIDs  = sqldb.SQL(`SELECT event_id, event_nid FROM events WHERE event_id = ANY($1)`)
 
@@ -215,13 +282,22 @@ var (
 			THEN memberships.forgotten ELSE 0 END,
 		membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos, stripped = excluded.stripped`)
 
-	insertTxns = rows(`INSERT INTO txns (txn_key, room_nid, event_nid, ts) VALUES `, 4, ` ON CONFLICT DO NOTHING RETURNING txn_key`)
+	insertTxns = rowsReturning(`INSERT INTO txns (txn_key, room_nid, event_nid, ts) VALUES `, 4, ` ON CONFLICT DO NOTHING`, ` RETURNING txn_key`)
 	deleteTxns = sqldb.SQL(`DELETE FROM txns WHERE txn_key = ANY($1)`)
 	txnEvent   = sqldb.SQL(`SELECT e.event_id FROM txns t JOIN events e ON e.room_nid = t.room_nid AND e.event_nid = t.event_nid
 		WHERE t.txn_key = $1`)
 	expireTxns = sqldb.SQL(`DELETE FROM txns WHERE txn_key >= $1 AND txn_key < $2 AND ts < $3`)
 
-	insertGap = sqldb.SQL(`INSERT INTO gaps (room_nid, missing, child_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
-	fillGaps  = sqldb.SQL(`DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2)`)
-	gapsOf    = sqldb.SQL(`SELECT missing, child_nid FROM gaps WHERE room_nid = $1 ORDER BY child_nid DESC LIMIT $2`)
+	insertGap    = sqldb.SQL(`INSERT INTO gaps (room_nid, missing, child_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
+	fillGaps     = sqldb.SQL(`DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2)`)
+	partialRooms = sqldb.SQL(`SELECT p.room_nid, r.room_id, p.join_id, p.servers FROM partial_rooms AS p
+		JOIN rooms AS r ON r.room_nid = p.room_nid WHERE p.room_nid > $1 AND p.done = 0 ORDER BY p.room_nid LIMIT $2`)
+	insertPartial = sqldb.SQL(`INSERT INTO partial_rooms (room_nid, join_id, servers, done) VALUES ($1, $2, $3, 0)
+		ON CONFLICT (room_nid) DO UPDATE SET join_id = excluded.join_id, servers = excluded.servers, done = 0`)
+	endPartial   = sqldb.SQL(`UPDATE partial_rooms SET done = $2 WHERE room_nid = $1`)
+	partialEnded = sqldb.SQL(`SELECT room_nid FROM partial_rooms WHERE done > $1 AND done <= $2 LIMIT 1`)
+	placedSince  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord >= $2 ORDER BY e.ord LIMIT $3`)
+
+	isGap  = sqldb.SQL(`SELECT DISTINCT e.flags FROM gaps g JOIN events e ON e.event_nid = g.child_nid WHERE g.room_nid = $1 AND g.missing = $2`)
+	gapsOf = sqldb.SQL(`SELECT missing, child_nid FROM gaps WHERE room_nid = $1 ORDER BY child_nid DESC LIMIT $2`)
 )

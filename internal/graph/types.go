@@ -59,6 +59,11 @@ const (
 	Redacted
 	// Local: made by this server, so no event with its ID can be stored yet. Saves a look-up when committed.
 	Local
+	// Relayed: made by another server, or with its consent, and brought into the room by this one, which must send it to the rest
+	// of the room as it does with Local events.
+	Relayed
+	// Known: it was stored as an outlier before it joined the graph, so that older events may refer to it.
+	Known
 )
 
 // hidden events are left out of timelines.
@@ -112,6 +117,9 @@ type Event struct {
 	// Pruned is set on events fresh from a commit: what this event redacted. It is not kept on disk.
 	Pruned []EventNID
 
+	// Restored says that the PDU is the whole event, of which only a pruned form was stored as an outlier. Not kept on disk.
+	Restored bool
+
 	stored bool // came from the disk: a commit updates it rather than inserts it
 }
 
@@ -154,6 +162,12 @@ type Commit struct {
 	// Gaps are new backward extremities; Filled are events that are not missing any more. Events of the commit need not be in Filled.
 	Gaps   []Gap
 	Filled []id.EventID
+	// Partial notes that this server joined the room without its members; Whole that these are known now. One of them goes with a change of
+	// Partial from Prev to Next.
+	Partial *PartialRoom
+	Whole   bool
+	// Rejudged are stored events whose flags and state before them, as set by Head.Whole, are others now.
+	Rejudged []*Event
 	// Also runs in the commit's transaction after all of it. Like every part of a group commit it may run several times, and a
 	// failing statement fails all commits of the group: an error must mean that the database is broken.
 	Also func(tx *sqldb.Tx) error
@@ -174,6 +188,8 @@ type Head struct {
 	Joined, Invited int64
 	// MinOrd is the ord of the oldest backfilled event, 0 if there is none.
 	MinOrd int64
+	// Partial: member events may be absent from the state, because a join brought only the rest of it. See PartialRoom.
+	Partial bool
 
 	epoch   int64    // counts what Reclaim did to the room's snapshots
 	states  StateNID // the highest snapshot number in use
