@@ -26,6 +26,8 @@ type batch struct {
 	// prev is the head that the batch began with, nil for a room that is being created.
 	prev *graph.Head
 	head *graph.Head
+	// asking is nil for what no policy server is asked about.
+	asking *asking
 
 	events     []*graph.Event
 	redactions []graph.Redaction
@@ -92,6 +94,9 @@ func (b *batch) add(ctx context.Context, p Proposal) (*event.PDU, error) {
 	}
 	if old, err := b.unchanged(ctx, pdu); err != nil || old != nil {
 		return old, err
+	}
+	if pdu, at, err = b.recommended(ctx, pdu, at); err != nil {
+		return nil, err
 	}
 	return pdu, b.push(ctx, pdu, at)
 }

@@ -66,11 +66,15 @@ func TestManyBranches(t *testing.T) {
 			r := here.create(room.Creation{Version: v, Preset: room.PublicChat, InitialState: []room.StateEntry{
 				{Type: "m.room.history_visibility", Content: []byte(`{"history_visibility":"joined"}`)},
 			}})
-			joins := here.remote(r, erin, "m.room.member", key(string(erin)), joinContent, here.newest(r))
-			here.receive(joins)
+			var users []id.UserID
+			for i := range 8 {
+				u := id.UserID(fmt.Sprintf("@erin:there%d.example", i))
+				here.receive(here.remote(r, u, "m.room.member", key(string(u)), joinContent, here.newest(r)))
+				users = append(users, u)
+			}
 			_, err := here.setState(r, alice, "m.room.power_levels", "", levels(v))
 			must(t, err)
-			joins = here.newest(r)
+			joins := here.newest(r)
 			must(t, other.adopt(v, pdus(here.timeline(r))))
 			var branches []*event.PDU
 			for i := range 70 {
@@ -78,7 +82,7 @@ func TestManyBranches(t *testing.T) {
 				if i%3 == 0 {
 					typ, stateKey = "org.example.branch", key(fmt.Sprint(i))
 				}
-				branches = append(branches, here.remote(r, erin, typ, stateKey, fmt.Sprintf(`{"n":%d}`, i), joins))
+				branches = append(branches, here.remote(r, users[i%8], typ, stateKey, fmt.Sprintf(`{"n":%d}`, i), joins))
 			}
 			for _, p := range branches {
 				here.receive(p)
@@ -121,12 +125,12 @@ func TestManyBranches(t *testing.T) {
 	})
 }
 
-// levels gives erin the power to change state.
+// levels gives everybody the power to change state.
 func levels(v *roomver.Version) string {
 	if v.PrivilegedCreators {
-		return `{"users":{"@erin:there.example":50}}`
+		return `{"users_default":50}`
 	}
-	return `{"users":{"@alice:here.example":100,"@erin:there.example":50}}`
+	return `{"users":{"@alice:here.example":100},"users_default":50}`
 }
 
 // stateBefore returns the IDs of the state before an event.
@@ -196,7 +200,7 @@ func TestReceiveOutlier(t *testing.T) {
 		}
 		e, _, err := n.graph.Event(n.ctx, joins.ID())
 		must(t, err)
-		if e.NID != nid || e.Flags != 0 || e.Ord == 0 {
+		if e.NID != nid || e.Flags != graph.Known || e.Ord == 0 {
 			t.Errorf("stored as %+v", e)
 		}
 		if m, err := n.graph.MembershipIn(n.ctx, erin, r); err != nil || m != graph.Join {

@@ -129,8 +129,7 @@ func (r *Rooms) showProfile(ctx context.Context, user id.UserID) error {
 	}
 	target := string(user)
 	return r.inRooms(ctx, user, func(ctx context.Context, room id.RoomID) error {
-		_, err := r.advance(ctx, room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
-			b := r.batch(head, settled)
+		_, err := r.compose(ctx, room, graph.TxnRef{}, func(b *batch) (step, error) {
 			if b.membership(user) != graph.Join {
 				return step{}, nil
 			}

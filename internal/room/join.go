@@ -34,8 +34,7 @@ func (r *Rooms) Join(ctx context.Context, req Join) (id.EventID, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, req.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
-		b := r.batch(head, settled)
+	return r.compose(ctx, req.Room, graph.TxnRef{}, func(b *batch) (step, error) {
 		was := b.membership(req.Sender)
 		if was == graph.Join && req.Content == nil {
 			old, err := b.current(ctx, "m.room.member", string(req.Sender))
@@ -147,9 +146,12 @@ func (b *batch) authorise(ctx context.Context, user id.UserID, was graph.Members
 	default:
 		return content, nil
 	}
-	ok, err := b.meetsCondition(ctx, user, rules)
+	ok, told, err := b.meetsCondition(ctx, user, rules)
 	if err != nil {
 		return nil, err
+	}
+	if !ok && !told {
+		return nil, mxerr.New(mxerr.CodeUnableToAuthoriseJoin, "this server is in none of the rooms whose members may join this room; ask another one")
 	}
 	if !ok {
 		return nil, mxerr.Forbidden("you are in none of the rooms whose members may join this room")
@@ -164,7 +166,9 @@ func (b *batch) authorise(ctx context.Context, user id.UserID, was graph.Members
 // maxConditions bounds how many allow conditions of a join rule are looked at.
 const maxConditions = 100
 
-func (b *batch) meetsCondition(ctx context.Context, user id.UserID, rules *event.PDU) (bool, error) {
+// meetsCondition reports whether the user meets a condition of the join rule, and whether this server could tell of any.
+func (b *batch) meetsCondition(ctx context.Context, user id.UserID, rules *event.PDU) (met, told bool, err error) {
+	asked := false
 	for i, allow := range gjson.GetBytes(rules.Content(), "allow").Array() {
 		if i == maxConditions {
 			break
@@ -176,15 +180,34 @@ func (b *batch) meetsCondition(ctx context.Context, user id.UserID, rules *event
 		if err != nil {
 			continue
 		}
+		asked = true
 		membership, err := b.rooms.cfg.Graph.MembershipIn(ctx, user, room)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
-		if membership == graph.Join {
-			return true, nil
+		here, err := b.rooms.hosts(ctx, room)
+		if err != nil {
+			return false, false, err
+		}
+		told = told || here
+		// What is known of a room that nobody of ours is in any more may be old.
+		if here && membership == graph.Join {
+			return true, true, nil
 		}
 	}
-	return false, nil
+	return false, told || !asked, nil
+}
+
+// hosts reports whether users of ours are in a room.
+func (r *Rooms) hosts(ctx context.Context, room id.RoomID) (bool, error) {
+	head, err := r.cfg.Graph.Head(ctx, room)
+	if mxerr.Is(err, mxerr.CodeNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return r.present(ctx, head)
 }
 
 // voucher returns a joined user of ours who has the power to invite.

@@ -115,8 +115,7 @@ func (r *Rooms) change(ctx context.Context, m Membership, membership graph.Membe
 	if err != nil {
 		return "", err
 	}
-	return r.advance(ctx, m.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
-		b := r.batch(head, settled)
+	return r.compose(ctx, m.Room, graph.TxnRef{}, func(b *batch) (step, error) {
 		target := string(m.target())
 		was := b.membership(m.target())
 		if check != nil {

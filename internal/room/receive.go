@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"myelin/internal/graph"
 	"myelin/matrix/event"
 	"myelin/matrix/eventauth"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
 )
 
 // Verdict is what became of a received event.
@@ -47,30 +49,168 @@ func (m *Missing) Error() string {
 //
 // Spec: ss Checks performed on receipt of a PDU
 func (r *Rooms) Receive(ctx context.Context, pdu *event.PDU) (Verdict, *eventauth.Rejection, error) {
-	var verdict Verdict
-	var why *eventauth.Rejection
-	_, err := r.advance(ctx, pdu.RoomID(), graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
-		known, ok, err := r.cfg.Graph.Event(ctx, pdu.ID())
-		switch {
-		case err != nil:
-			return step{}, err
-		case ok && known.Room != head.Room:
-			return step{}, mxerr.InvalidParam("the event ID %s is that of an event in another room", pdu.ID())
-		case ok && known.Flags&graph.Outlier == 0:
-			verdict, why = verdictOf(known.Flags), nil
-			return step{event: pdu.ID()}, nil
-		case len(pdu.PrevEvents()) == 0:
-			return step{}, mxerr.InvalidParam("the event %s follows nothing, and the room has begun", pdu.ID())
+	result := r.take(ctx, incoming{pdu: pdu})
+	return result.Verdict, result.Rejection, result.Err
+}
+
+// Graft takes in an event whose ancestors are not all here, together with the state before it as another server told
+// it: IDs of stored events. What of them is rejected or no state event is left out. Errors are those of Receive; *Missing lists also what of the
+// state is not stored.
+//
+// Spec: ss Room State Resolution
+func (r *Rooms) Graft(ctx context.Context, pdu *event.PDU, before []id.EventID) (Verdict, *eventauth.Rejection, error) {
+	result := r.take(ctx, incoming{pdu: pdu, grafted: true, before: before})
+	return result.Verdict, result.Rejection, result.Err
+}
+
+// Result is what became of one of several events.
+type Result struct {
+	Verdict Verdict
+	// Rejection says why an event was rejected or soft-failed; nil for one that was judged before.
+	Rejection *eventauth.Rejection
+	// Err is as for Receive.
+	Err error
+}
+
+// ReceiveAll is Receive for events of one room in the order given. Those that follow each other become durable
+// together. The results are in the order of the events.
+func (r *Rooms) ReceiveAll(ctx context.Context, room id.RoomID, pdus []*event.PDU) []Result {
+	results := make([]Result, len(pdus))
+	known, err := r.cfg.Graph.EventsByID(ctx, idsOf(pdus))
+	if err != nil {
+		return failed(results, err)
+	}
+	l, deadline := r.lane(room), time.Now().Add(maxAsking)
+	waiting := make([]*queued, len(pdus))
+	seen := make(map[id.EventID]bool, len(pdus))
+	for i, pdu := range pdus {
+		if pdu.RoomID() != room {
+			results[i].Err = mxerr.InvalidParam("the event %s belongs to another room", pdu.ID())
+			continue
 		}
-		j := judgement{rooms: r, head: head, settled: settled, pdu: pdu, known: known}
+		in := incoming{pdu: pdu, unknown: known[pdu.ID()] == nil && !seen[pdu.ID()]}
+		seen[pdu.ID()] = true
+		q, err := r.queue(ctx, l, graph.TxnRef{}, r.judging(ctx, in, &results[i]))
+		if err != nil {
+			return failed(results, err)
+		}
+		if u, ok := errors.AsType[*unrecommended](q.err); ok {
+			if in, err = r.recommendable(ctx, deadline, in, u); err == nil {
+				q, err = r.queue(ctx, l, graph.TxnRef{}, r.judging(ctx, in, &results[i]))
+			}
+			if err != nil {
+				return failed(results, err)
+			}
+		}
+		waiting[i] = q
+	}
+	for i, q := range waiting {
+		if q == nil {
+			continue
+		}
+		switch err := r.outcome(ctx, l, q); {
+		case err == nil:
+			results[i].Err = q.err
+		case errors.Is(err, graph.ErrConflict):
+			results[i] = r.take(ctx, incoming{pdu: pdus[i]})
+		default:
+			results[i].Err = fmt.Errorf("commit to %s: %w", room, err)
+		}
+	}
+	return results
+}
+
+// outcome waits for what a decision rests on.
+func (r *Rooms) outcome(ctx context.Context, l *lane, q *queued) error {
+	if q.ticket == nil {
+		return nil
+	}
+	err := q.ticket.Wait(context.WithoutCancel(ctx))
+	l.settle(graph.TxnRef{}, q, err)
+	return err
+}
+
+func failed(results []Result, err error) []Result {
+	for i := range results {
+		results[i] = Result{Err: err}
+	}
+	return results
+}
+
+func idsOf(pdus []*event.PDU) []id.EventID {
+	ids := make([]id.EventID, len(pdus))
+	for i, p := range pdus {
+		ids[i] = p.ID()
+	}
+	return ids
+}
+
+// incoming is an event from elsewhere and how to take it in.
+type incoming struct {
+	pdu *event.PDU
+	// unknown: the event was not stored a moment ago. If it is by now the commit fails.
+	unknown bool
+	// grafted: its ancestors need not be here. before is the state before it.
+	grafted bool
+	before  []id.EventID
+	// memberless: member events were left out of before; those of the head are taken.
+	memberless bool
+	// flags are given to the event.
+	flags graph.Flags
+	// asked: the room's policy server was asked for the signature that the event lacks.
+	asked bool
+	// strict: unless it is accepted it is refused, with M_FORBIDDEN, and not stored.
+	strict bool
+}
+
+// take takes in one event.
+func (r *Rooms) take(ctx context.Context, in incoming) Result {
+	for {
+		var result Result
+		_, err := r.advance(ctx, in.pdu.RoomID(), graph.TxnRef{}, r.judging(ctx, in, &result))
+		if u, ok := errors.AsType[*unrecommended](err); ok {
+			if in, err = r.recommendable(ctx, time.Now().Add(maxAsking), in, u); err == nil {
+				continue
+			}
+		}
+		result.Err = err
+		return result
+	}
+}
+
+// judging is the decision about an event. It writes down what it found.
+func (r *Rooms) judging(ctx context.Context, in incoming, result *Result) decision {
+	unknown := in.unknown
+	return func(head *graph.Head, settled bool) (step, error) {
+		var known *graph.Event
+		if !unknown {
+			var err error
+			if known, _, err = r.cfg.Graph.Event(ctx, in.pdu.ID()); err != nil {
+				return step{}, err
+			}
+		}
+		unknown = false // whoever is asked again was wrong before
+		switch {
+		case known != nil && known.Room != head.Room:
+			return step{}, mxerr.InvalidParam("the event ID %s is that of an event in another room", in.pdu.ID())
+		case known != nil && known.Flags&graph.Outlier == 0:
+			*result = Result{Verdict: verdictOf(known.Flags)}
+			return step{event: in.pdu.ID()}, nil
+		}
+		j := r.judgement(head, settled, in, known)
+		if len(j.pdu.PrevEvents()) == 0 {
+			return step{}, mxerr.InvalidParam("the event %s follows nothing, and the room has begun", in.pdu.ID())
+		}
 		commit, err := j.judge(ctx)
 		if err != nil {
 			return step{}, err
 		}
-		verdict, why = verdictOf(commit.Events[0].Flags), j.rejection
-		return step{commit: commit, event: pdu.ID()}, nil
-	})
-	return verdict, why, err
+		*result = Result{Verdict: verdictOf(commit.Events[0].Flags), Rejection: j.rejection}
+		if in.strict && result.Verdict != Accepted {
+			return step{}, forbidden(j.rejection)
+		}
+		return step{commit: commit, event: in.pdu.ID()}, nil
+	}
 }
 
 func verdictOf(f graph.Flags) Verdict {
@@ -89,6 +229,7 @@ type judgement struct {
 	head    *graph.Head
 	settled bool
 	pdu     *event.PDU
+	in      incoming
 	// known is the event where it is stored as an outlier, else nil.
 	known *graph.Event
 
@@ -96,26 +237,36 @@ type judgement struct {
 	rejection *eventauth.Rejection
 }
 
+// judgement begins the judgement of an event, known as an outlier or not at all. What is stored is judged, not what came: where servers choose the IDs
+// of events, two may have one ID. Only in place of a pruned form the whole event is taken.
+func (r *Rooms) judgement(head *graph.Head, settled bool, in incoming, known *graph.Event) *judgement {
+	j := &judgement{rooms: r, head: head, settled: settled, pdu: in.pdu, in: in}
+	if known == nil {
+		return j
+	}
+	e := *known
+	hashed := head.Version.EventIDs != roomver.EventIDDomain
+	if hashed && e.Flags&graph.Redacted == 0 && !e.PDU.HashOK() && in.pdu.HashOK() {
+		e.PDU, e.Restored = in.pdu, true
+	}
+	j.known, j.pdu = &e, e.PDU
+	return j
+}
+
 // judge returns the commit that stores the event.
 func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 	// An event that follows just what we know to be newest needs nothing but the head.
-	straight := j.followsHead()
+	straight := !j.in.grafted && j.followsHead()
 	if !j.settled && (!straight || j.pdu.Type() == "m.room.redaction") {
 		return nil, errUnsettled
 	}
-	prev, auth, err := j.ancestors(ctx)
+	prev, auth, gone, err := j.ancestors(ctx, straight)
 	if err != nil {
 		return nil, err
 	}
-	before := j.head.State
-	if !straight {
-		states, err := j.rooms.statesAfter(ctx, prev)
-		if err != nil {
-			return nil, err
-		}
-		if before, err = j.rooms.resolve(ctx, j.head, states); err != nil {
-			return nil, err
-		}
+	before, err := j.before(ctx, straight, prev)
+	if err != nil {
+		return nil, err
 	}
 	e, err := j.event(ctx)
 	if err != nil {
@@ -124,9 +275,20 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 	if err := j.weigh(ctx, e, auth, before); err != nil {
 		return nil, err
 	}
+	if err := j.policyFails(ctx, e); err != nil {
+		return nil, err
+	}
 	place := graph.Placement{Before: before}
-	if e.Flags&(graph.Rejected|graph.SoftFailed) == 0 && !straight {
-		if place.After, err = j.merge(ctx, e, before); err != nil {
+	var filled []id.EventID
+	if !straight {
+		var gap bool
+		if gap, place.Followed, err = j.rooms.cfg.Graph.IsGap(ctx, j.head.Room, j.pdu.ID()); err != nil {
+			return nil, err
+		}
+		if gap {
+			filled = []id.EventID{j.pdu.ID()}
+		}
+		if err := j.branch(ctx, e, &place); err != nil {
 			return nil, err
 		}
 	}
@@ -134,8 +296,50 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	commit := &graph.Commit{Prev: j.head, Next: next, Events: []*graph.Event{e}}
+	commit := &graph.Commit{Prev: j.head, Next: next, Events: []*graph.Event{e}, Filled: filled}
+	for _, g := range gone {
+		commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
+	}
 	return commit, j.redactions(ctx, commit, e, before)
+}
+
+// branch finds what an event that doesn't follow everything makes of the room.
+func (j *judgement) branch(ctx context.Context, e *graph.Event, place *graph.Placement) (err error) {
+	if e.Flags&(graph.Rejected|graph.SoftFailed) != 0 {
+		return nil
+	}
+	if place.Followed {
+		// What follows it was placed by a state that another server told: the room's state has it in already.
+		place.After = j.head.State
+		return nil
+	}
+	others := slices.DeleteFunc(slices.Clone(j.head.Extremities), func(x graph.Extremity) bool {
+		return slices.Contains(j.pdu.PrevEvents(), x.ID)
+	})
+	if others, place.Drop, err = j.rooms.spare(ctx, j.head, others, e); err != nil {
+		return err
+	}
+	if slices.Contains(place.Drop, e.NID) {
+		place.Followed, place.After = true, j.head.State
+		return nil
+	}
+	place.After, err = j.merge(ctx, e, place.Before, others)
+	return err
+}
+
+// before returns the state before the event.
+func (j *judgement) before(ctx context.Context, straight bool, prev []*graph.Event) (*graph.State, error) {
+	switch {
+	case straight:
+		return j.head.State, nil
+	case j.in.grafted:
+		return j.rooms.stateOf(ctx, j.head, j.in.before, j.in.memberless)
+	}
+	states, err := j.rooms.statesAfter(ctx, prev)
+	if err != nil {
+		return nil, err
+	}
+	return j.rooms.resolve(ctx, j.head, states)
 }
 
 // followsHead reports whether the event follows all extremities and nothing else.
@@ -153,11 +357,11 @@ func (j *judgement) followsHead() bool {
 func (j *judgement) event(ctx context.Context) (*graph.Event, error) {
 	if j.known != nil {
 		e := *j.known
-		e.Flags &^= graph.Outlier | graph.Rejected
+		e.Flags = e.Flags&^(graph.Outlier|graph.Rejected) | graph.Known | j.in.flags
 		return &e, nil
 	}
 	nid, err := j.rooms.cfg.Graph.NextNID(ctx)
-	return &graph.Event{NID: nid, PDU: j.pdu}, err
+	return &graph.Event{NID: nid, PDU: j.pdu, Flags: j.in.flags}, err
 }
 
 // weigh flags an event that breaks the rules.
@@ -172,30 +376,34 @@ func (j *judgement) weigh(ctx context.Context, e *graph.Event, auth []*graph.Eve
 	if before == j.head.State {
 		return nil
 	}
-	if j.rejection, err = j.check(ctx, j.head.State); j.rejection != nil {
+	if j.rejection, err = j.check(ctx, auth, j.head.State); j.rejection != nil {
 		e.Flags |= graph.SoftFailed
 	}
 	return err
 }
 
-// ancestors loads the events that the event refers to. prev is empty where it follows the head.
-func (j *judgement) ancestors(ctx context.Context) (prev []*graph.Event, auth []*graph.Event, err error) {
+// ancestors loads the events that the event refers to. prev is empty where it follows the head. gone are prev events that are not here
+// and need not be.
+func (j *judgement) ancestors(ctx context.Context, straight bool) (prev, auth []*graph.Event, gone []id.EventID, err error) {
 	var missing Missing
-	if !j.followsHead() {
+	if !straight {
 		if prev, missing.Prev, err = j.load(ctx, j.pdu.PrevEvents(), graph.Outlier); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	if auth, missing.Auth, err = j.load(ctx, j.pdu.AuthEvents(), 0); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	if j.in.grafted {
+		gone, missing.Prev = missing.Prev, nil
 	}
 	switch {
 	case len(missing.Prev)+len(missing.Auth) == 0:
-		return prev, auth, nil
+		return prev, auth, gone, nil
 	case !j.settled:
-		return nil, nil, errUnsettled
+		return nil, nil, nil, errUnsettled
 	}
-	return nil, nil, &missing
+	return nil, nil, nil, &missing
 }
 
 // load returns the stored events of the room among ids; those that are flagged unfit count as
@@ -207,7 +415,7 @@ func (j *judgement) load(ctx context.Context, ids []id.EventID, unfit graph.Flag
 	}
 	for _, x := range ids {
 		e := stored[x]
-		if e == nil || e.Flags&unfit != 0 || e.PDU.RoomID() != j.head.ID {
+		if e == nil || e.Flags&unfit != 0 || e.Room != j.head.Room {
 			missing = append(missing, x)
 			continue
 		}
@@ -218,42 +426,68 @@ func (j *judgement) load(ctx context.Context, ids []id.EventID, unfit graph.Flag
 
 // allowed checks the event by its auth events and by the state before it.
 func (j *judgement) allowed(ctx context.Context, auth []*graph.Event, before *graph.State) (*eventauth.Rejection, error) {
+	rejection, err := byAuthEvents(j.pdu, auth, func() (*event.PDU, error) {
+		return j.rooms.current(ctx, j.head.Room, j.head.State, "m.room.create", "")
+	})
+	if rejection != nil || err != nil {
+		return rejection, err
+	}
+	return j.check(ctx, auth, before)
+}
+
+// byAuthEvents checks an event by the events that it names as its authority. In rooms whose events don't name the creation, create loads it.
+func byAuthEvents(pdu *event.PDU, auth []*graph.Event, create func() (*event.PDU, error)) (*eventauth.Rejection, error) {
 	cited := make([]*event.PDU, len(auth))
 	byKey := make(map[event.Key]*event.PDU, len(auth)+1)
 	for i, a := range auth {
 		if a.Flags&graph.Rejected != 0 {
-			return eventauth.RejectedAuthEvent(j.pdu, a.PDU.ID()), nil
+			return eventauth.RejectedAuthEvent(pdu, a.PDU.ID()), nil
 		}
 		cited[i] = a.PDU
 		byKey[a.PDU.Key()] = a.PDU
 	}
-	if rejection, err := rejected(eventauth.CheckAuthEvents(j.pdu, cited)); rejection != nil || err != nil {
+	if rejection, err := rejected(eventauth.CheckAuthEvents(pdu, cited)); rejection != nil || err != nil {
 		return rejection, err
 	}
-	create := event.Key{Type: "m.room.create"}
-	if byKey[create] == nil {
+	key := event.Key{Type: "m.room.create"}
+	if byKey[key] == nil && pdu.Key() != key {
 		var err error
-		if byKey[create], err = j.rooms.current(ctx, j.head.Room, j.head.State, create.Type, ""); err != nil {
+		if byKey[key], err = create(); err != nil {
 			return nil, err
 		}
 	}
-	rejection, err := rejected(eventauth.Check(j.pdu, func(typ, stateKey string) *event.PDU {
+	return rejected(eventauth.Check(pdu, func(typ, stateKey string) *event.PDU {
 		return byKey[event.Key{Type: typ, StateKey: stateKey}]
 	}))
-	if rejection != nil || err != nil {
-		return rejection, err
-	}
-	return j.check(ctx, before)
 }
 
-// check applies the authorisation rules by a state of the room.
-func (j *judgement) check(ctx context.Context, s *graph.State) (*eventauth.Rejection, error) {
+// check applies the authorisation rules by a state of the room. Where the members of the room are not all known, those that the event
+// names as its authority are believed.
+func (j *judgement) check(ctx context.Context, auth []*graph.Event, s *graph.State) (*eventauth.Rejection, error) {
 	needed := append(eventauth.Needed(j.head.Version, j.pdu), event.Key{Type: "m.room.create"})
 	state, err := j.rooms.entries(ctx, j.head.Room, s, needed)
 	if err != nil {
 		return nil, err
 	}
+	if j.head.Partial {
+		state = believing(state, auth)
+	}
 	return rejected(eventauth.Check(j.pdu, state))
+}
+
+// believing is a state to which the member events among others are added.
+func believing(state eventauth.State, others []*graph.Event) eventauth.State {
+	return func(typ, stateKey string) *event.PDU {
+		if e := state(typ, stateKey); e != nil || typ != "m.room.member" {
+			return e
+		}
+		for _, a := range others {
+			if a.PDU.Key() == (event.Key{Type: typ, StateKey: stateKey}) {
+				return a.PDU
+			}
+		}
+		return nil
+	}
 }
 
 // rejected tells a rejection from another error.
@@ -267,11 +501,7 @@ func rejected(err error) (*eventauth.Rejection, error) {
 
 // merge returns the state of the room after e: that of the branch which e ends, resolved with
 // the other branches.
-func (j *judgement) merge(ctx context.Context, e *graph.Event, before *graph.State) (*graph.State, error) {
-	followed := j.pdu.PrevEvents()
-	others := slices.DeleteFunc(slices.Clone(j.head.Extremities), func(x graph.Extremity) bool {
-		return slices.Contains(followed, x.ID)
-	})
+func (j *judgement) merge(ctx context.Context, e *graph.Event, before *graph.State, others []graph.Extremity) (*graph.State, error) {
 	states, err := j.rooms.branches(ctx, j.head, others, nil)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,9 @@ func (j *judgement) redactions(ctx context.Context, c *graph.Commit, e *graph.Ev
 	if err != nil {
 		return err
 	}
+	if ok && t.Room != j.head.Room {
+		return nil
+	}
 	if !ok {
 		c.Awaiting = append(c.Awaiting, graph.Awaited{Target: target, By: e.NID})
 		return nil
@@ -40,9 +43,15 @@ func (j *judgement) redactedBefore(ctx context.Context, c *graph.Commit, e *grap
 		return nil
 	}
 	waiting, err := j.rooms.cfg.Graph.Awaiting(ctx, j.head.Room, j.pdu.ID())
-	if err != nil || len(waiting) == 0 {
+	if err != nil {
 		return err
 	}
+	return j.redactedBy(ctx, c, e, waiting)
+}
+
+// redactedBy lets the first of the redactions take effect that may.
+func (j *judgement) redactedBy(ctx context.Context, c *graph.Commit, e *graph.Event, waiting []graph.EventNID) error {
+	had := len(c.Redactions)
 	redactions, err := j.rooms.cfg.Graph.Events(ctx, j.head.Room, waiting)
 	if err != nil {
 		return err
@@ -52,7 +61,7 @@ func (j *judgement) redactedBefore(ctx context.Context, c *graph.Commit, e *grap
 		if err != nil {
 			return err
 		}
-		if err := j.redact(ctx, c, e, by, before); err != nil || len(c.Redactions) > 0 {
+		if err := j.redact(ctx, c, e, by, before); err != nil || len(c.Redactions) > had {
 			return err
 		}
 	}

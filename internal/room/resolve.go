@@ -3,7 +3,8 @@ package room
 import (
 	"context"
 	"fmt"
-	"iter"
+
+	"github.com/maypok86/otter/v2"
 
 	"myelin/internal/graph"
 	"myelin/matrix/event"
@@ -79,6 +80,10 @@ type resolution struct {
 	byID  map[id.EventID]*graph.Event
 	byNID map[graph.EventNID]*graph.Event
 	err   error
+	// base is one of the states, and conflicted the keys on which they differ.
+	base       *graph.State
+	conflicted map[event.Key][]id.EventID
+	coverages  *otter.Cache[graph.RoomNID, *coverage]
 }
 
 // resolve merges states of a room. fresh are events that are in them but not yet stored.
@@ -93,7 +98,7 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 		return base, nil
 	}
 	x := &resolution{
-		ctx: ctx, graph: r.cfg.Graph, room: head.Room,
+		ctx: ctx, graph: r.cfg.Graph, room: head.Room, coverages: r.coverages,
 		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event),
 	}
 	x.learn(fresh...)
@@ -101,14 +106,15 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 	if err != nil || len(conflicted) == 0 {
 		return base, err
 	}
+	x.base, x.conflicted = base, conflicted
 	resolved, err := stateres.Resolve(stateres.Input{
-		Version:         head.Version,
-		Sets:            len(states),
-		Conflicted:      conflicted,
-		Unconflicted:    func(k event.Key) (id.EventID, bool) { return x.lookup(base, k) },
-		AllUnconflicted: x.all(base),
-		Events:          x.events,
-		Rejected:        func(e id.EventID) bool { return x.byID[e] != nil && x.byID[e].Flags&graph.Rejected != 0 },
+		Version:      head.Version,
+		Sets:         len(states),
+		Conflicted:   conflicted,
+		Unconflicted: func(k event.Key) (id.EventID, bool) { return x.lookup(base, k) },
+		Covered:      x.covered,
+		Events:       x.events,
+		Rejected:     func(e id.EventID) bool { return x.byID[e] != nil && x.byID[e].Flags&graph.Rejected != 0 },
 	})
 	if err != nil {
 		return nil, err
@@ -186,35 +192,6 @@ func (x *resolution) lookup(base *graph.State, k event.Key) (id.EventID, bool) {
 		return "", false
 	}
 	return x.byNID[nid].PDU.ID(), true
-}
-
-// all lists a whole state, in pieces.
-func (x *resolution) all(base *graph.State) iter.Seq2[event.Key, id.EventID] {
-	const piece = 512
-	return func(yield func(event.Key, id.EventID) bool) {
-		keys := make([]event.Key, 0, piece)
-		nids := make([]graph.EventNID, 0, piece)
-		flush := func() bool {
-			if err := x.load(nids); err != nil {
-				x.err = err
-				return false
-			}
-			for i, k := range keys {
-				if !yield(k, x.byNID[nids[i]].PDU.ID()) {
-					return false
-				}
-			}
-			keys, nids = keys[:0], nids[:0]
-			return true
-		}
-		for k, nid := range base.All() {
-			keys, nids = append(keys, k), append(nids, nid)
-			if len(keys) == piece && !flush() {
-				return
-			}
-		}
-		flush()
-	}
 }
 
 // events is the loader of state resolution.

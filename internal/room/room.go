@@ -35,6 +35,9 @@ type Config struct {
 	// MayInvite returns an error of code M_INVITE_BLOCKED or M_FORBIDDEN where a local user
 	// doesn't want to be invited by this sender. Optional.
 	MayInvite func(ctx context.Context, sender, invitee id.UserID) error
+	// AskPolicy asks a room's policy server to sign an event, in the name of a server of ours. What that server says against it is returned
+	// as an *mxerr.Error. Nil: rooms count as having no policy server.
+	AskPolicy func(ctx context.Context, origin, server id.ServerName, pdu *event.PDU) (map[sign.KeyID]string, error)
 	// Succeeded runs in the transaction by which a local user joins a room that replaces another one, and copies
 	// what the user keeps for that. It may run several times. Optional.
 	Succeeded func(tx *sqldb.Tx, user id.UserID, old, replacement id.RoomID) error
@@ -53,6 +56,10 @@ type Rooms struct {
 	// sent holds the newest transactions of clients. That a transaction is applied once is for
 	// the graph to see; here it only saves the attempt.
 	sent *otter.Cache[graph.TxnRef, id.EventID]
+	// policies remembers which rooms' policy servers take part.
+	policies *otter.Cache[graph.RoomNID, participation]
+	// coverages helps state resolution.
+	coverages *otter.Cache[graph.RoomNID, *coverage]
 	// lastCreation is the time of the newest room made here, in milliseconds.
 	lastCreation atomic.Int64
 }
@@ -63,15 +70,20 @@ const maxLanes = 20_000
 // maxSent bounds the transactions of clients kept in memory.
 const maxSent = 20_000
 
+// maxPolicies bounds the rooms with policy servers of which it is remembered whether these take part.
+const maxPolicies = 1000
+
 // New returns a writer over the graph.
 func New(cfg Config) *Rooms {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Rooms{
-		cfg:   cfg,
-		lanes: otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
-		sent:  otter.Must(&otter.Options[graph.TxnRef, id.EventID]{MaximumSize: maxSent}),
+		cfg:       cfg,
+		lanes:     otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
+		sent:      otter.Must(&otter.Options[graph.TxnRef, id.EventID]{MaximumSize: maxSent}),
+		policies:  otter.Must(&otter.Options[graph.RoomNID, participation]{MaximumSize: maxPolicies}),
+		coverages: newCoverages(),
 	}
 }
 

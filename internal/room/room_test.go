@@ -19,6 +19,7 @@ import (
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 	"myelin/matrix/roomver"
+	"myelin/matrix/sign"
 )
 
 const (
@@ -38,6 +39,8 @@ type node struct {
 	// guests and aliases stand in for the slices above.
 	guests  map[id.UserID]bool
 	aliases map[id.RoomAlias]id.RoomID
+	// policy is asked by rooms that have a policy server.
+	policy func(origin, server id.ServerName, pdu *event.PDU) (map[sign.KeyID]string, error)
 }
 
 func start(t *testing.T, db *sqldb.DB) *node {
@@ -68,6 +71,9 @@ func startAs(t *testing.T, db *sqldb.DB, name id.ServerName) *node {
 			return r, ok, nil
 		},
 		IsGuest: func(_ context.Context, u id.UserID) (bool, error) { return n.guests[u], nil },
+		AskPolicy: func(_ context.Context, origin, server id.ServerName, pdu *event.PDU) (map[sign.KeyID]string, error) {
+			return n.policy(origin, server, pdu)
+		},
 	})
 	return n
 }

@@ -30,8 +30,7 @@ func (r *Rooms) Send(ctx context.Context, m Message) (id.EventID, error) {
 	if known, ok := r.sent.GetIfPresent(m.Txn); ok {
 		return known, nil
 	}
-	return r.advance(ctx, m.Room, m.Txn, func(head *graph.Head, settled bool) (step, error) {
-		b := r.batch(head, settled)
+	return r.compose(ctx, m.Room, m.Txn, func(b *batch) (step, error) {
 		if err := r.checkAliases(ctx, b, m); err != nil {
 			return step{}, err
 		}
@@ -79,8 +78,7 @@ func (r *Rooms) Redact(ctx context.Context, req Redaction) (id.EventID, error) {
 	if !ok || target.PDU.RoomID() != req.Room {
 		return "", mxerr.NotFound("there is no event %s in this room", req.Target)
 	}
-	return r.advance(ctx, req.Room, req.Txn, func(head *graph.Head, settled bool) (step, error) {
-		b := r.batch(head, settled)
+	return r.compose(ctx, req.Room, req.Txn, func(b *batch) (step, error) {
 		if err := b.mayRedact(ctx, req.Sender, target.PDU); err != nil {
 			return step{}, err
 		}

@@ -59,8 +59,7 @@ func (r *Rooms) Upgrade(ctx context.Context, u Upgrade) (id.RoomID, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = r.advance(ctx, u.Room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
-		b := r.batch(head, settled)
+	_, err = r.compose(ctx, u.Room, graph.TxnRef{}, func(b *batch) (step, error) {
 		if err := r.entomb(ctx, b, u, room); err != nil {
 			return step{}, err
 		}

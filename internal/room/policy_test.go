@@ -1,0 +1,273 @@
+package room_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"myelin/internal/graph"
+	"myelin/internal/room"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+	"myelin/matrix/sign"
+)
+
+const (
+	policyServer = id.ServerName("policy.example")
+	policyKey    = sign.KeyID("ed25519:policy_server")
+	watcher      = id.UserID("@watcher:policy.example")
+)
+
+// judge is a policy server. It signs all but what refuses returns an error for.
+type judge struct {
+	key     sign.Key
+	refuses func(*event.PDU) error
+
+	mu    sync.Mutex
+	asked []id.EventID
+}
+
+func newJudge(t *testing.T) *judge {
+	t.Helper()
+	k := mustKey(t)
+	k.ID = policyKey
+	return &judge{key: k, refuses: func(*event.PDU) error { return nil }}
+}
+
+func (j *judge) sign(_, server id.ServerName, p *event.PDU) (map[sign.KeyID]string, error) {
+	if server != policyServer {
+		return nil, fmt.Errorf("%s was asked", server)
+	}
+	j.mu.Lock()
+	j.asked = append(j.asked, p.ID())
+	j.mu.Unlock()
+	if err := j.refuses(p); err != nil {
+		return nil, err
+	}
+	signed, err := p.Signed(server, j.key)
+	if err != nil {
+		return nil, err
+	}
+	text, _ := sign.Find(signed.Raw(), string(server), policyKey)
+	return map[sign.KeyID]string{policyKey: text}, nil
+}
+
+func (j *judge) count() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.asked)
+}
+
+// policed makes a room with a policy server.
+func (n *node) policed() (id.RoomID, *judge) {
+	n.t.Helper()
+	j := newJudge(n.t)
+	n.policy = j.sign
+	r := n.create(room.Creation{Preset: room.PublicChat})
+	must(n.t, n.choose(r, j))
+	if got := n.receive(n.remote(r, watcher, "m.room.member", key(string(watcher)), joinContent, n.newest(r))); got != room.Accepted {
+		n.t.Fatalf("the policy server joins: %v", got)
+	}
+	return r, j
+}
+
+// choose makes the judge the policy server of a room.
+func (n *node) choose(r id.RoomID, j *judge) error {
+	_, err := n.setState(r, alice, "m.room.policy", "", fmt.Sprintf(`{"via":%q,"public_keys":{"ed25519":%q}}`, policyServer, sign.EncodeBase64(j.key.Public())))
+	return err
+}
+
+func (n *node) signedByPolicy(name id.EventID) bool {
+	n.t.Helper()
+	e, ok, err := n.graph.Event(n.ctx, name)
+	must(n.t, err)
+	return ok && slices.Contains(e.PDU.SignedWith(policyServer), policyKey)
+}
+
+func TestPolicyServerIsAsked(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		name, err := n.say(r, alice, "hello")
+		must(t, err)
+		if !n.signedByPolicy(name) || j.count() != 1 || j.asked[0] != name {
+			t.Errorf("%s was sent, asked about %v, signed: %v", name, j.asked, n.signedByPolicy(name))
+		}
+		must(t, n.join(r, bob))
+		_, err = n.Kick(n.ctx, room.Membership{Room: r, Sender: alice, Target: bob})
+		must(t, err)
+		if !n.signedByPolicy(n.stateID(r, "m.room.member", string(bob))) || j.count() != 3 {
+			t.Errorf("asked about %d events, want 3", j.count())
+		}
+		// A policy of another key is no policy.
+		_, err = n.setState(r, alice, "m.room.policy", "elsewhere", `{}`)
+		must(t, err)
+		if j.count() != 4 {
+			t.Errorf("asked about %d events, want 4", j.count())
+		}
+		// The server's word is passed on, and what it refuses is gone.
+		before := len(n.timeline(r))
+		j.refuses = func(*event.PDU) error { return mxerr.New("ORG.EXAMPLE.SPAM", "looks like spam") }
+		_, err = n.say(r, alice, "buy now")
+		want(t, "ORG.EXAMPLE.SPAM", err)
+		j.refuses = func(*event.PDU) error { return errors.New("no route") }
+		_, err = n.say(r, alice, "hello?")
+		want(t, mxerr.CodeConnectionFailed, err)
+		if got := len(n.timeline(r)); got != before {
+			t.Errorf("%d events after refusals, %d before", got, before)
+		}
+		// It can be dismissed without its consent.
+		_, err = n.setState(r, alice, "m.room.policy", "", `{}`)
+		must(t, err)
+		_, err = n.say(r, alice, "free")
+		must(t, err)
+	})
+}
+
+func TestPolicyServerMustTakePart(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		_, err := n.say(r, alice, "one")
+		must(t, err)
+		leaves := n.remote(r, watcher, "m.room.member", key(string(watcher)), `{"membership":"leave"}`, n.newest(r))
+		n.receive(leaves)
+		asked := j.count()
+		for _, u := range []id.UserID{bob, carol} {
+			must(t, n.join(r, u))
+			_, err = n.say(r, u, "two")
+			must(t, err)
+		}
+		if j.count() != asked {
+			t.Error("a policy server that has left was asked")
+		}
+		n.receive(n.remote(r, watcher, "m.room.member", key(string(watcher)), joinContent, n.newest(r)))
+		_, err = n.say(r, alice, "three")
+		must(t, err)
+		if j.count() != asked+1 {
+			t.Errorf("asked %d times, want %d: it is back", j.count(), asked+1)
+		}
+	})
+}
+
+// What comes while the policy server ponders doesn't make it ponder again.
+func TestPolicyServerIsSlow(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		var other id.EventID
+		j.refuses = func(p *event.PDU) error {
+			if string(p.Content()) == `{"body":"first","msgtype":"m.text"}` {
+				theirs := n.remote(r, watcher, "org.example.note", key("x"), `{}`, n.newest(r))
+				signed, err := theirs.Signed(policyServer, j.key)
+				must(t, err)
+				n.receive(signed)
+				other = signed.ID()
+			}
+			return nil
+		}
+		must(t, n.allow(r, watcher))
+		asked := j.count()
+		first, err := n.say(r, alice, "first")
+		must(t, err)
+		if j.count() != asked+1 {
+			t.Errorf("asked %d times about one event", j.count()-asked)
+		}
+		head, err := n.Head(n.ctx, r)
+		must(t, err)
+		if len(head.Extremities) != 2 {
+			t.Errorf("the room ends with %v, want %s and %s", head.Extremities, first, other)
+		}
+		if n.state(r, "org.example.note", "x") != `{}` {
+			t.Error("the other branch is lost")
+		}
+		second, err := n.say(r, alice, "second")
+		must(t, err)
+		e, _, err := n.graph.Event(n.ctx, second)
+		must(t, err)
+		if len(e.PDU.PrevEvents()) != 2 {
+			t.Errorf("the next event follows %v", e.PDU.PrevEvents())
+		}
+	})
+}
+
+// allow gives a user the power to set state.
+func (n *node) allow(r id.RoomID, u id.UserID) error {
+	_, err := n.setState(r, alice, "m.room.power_levels", "", fmt.Sprintf(`{"users":{%q:50},"state_default":50}`, u))
+	return err
+}
+
+func TestPolicyOnReceipt(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		joins := n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, n.newest(r))
+		if got := n.receive(joins); got != room.Accepted || !n.signedByPolicy(joins.ID()) {
+			t.Errorf("an event that lacked the signature: %v", got)
+		}
+		asked := j.count()
+		message := n.remote(r, erin, "m.room.message", nil, `{"body":"hi"}`, joins)
+		signed, err := message.Signed(policyServer, j.key)
+		must(t, err)
+		if got := n.receive(signed); got != room.Accepted || j.count() != asked {
+			t.Errorf("an event with the signature: %v, asked %d times", got, j.count()-asked)
+		}
+		// A signature of an old key is renewed, and one of a key that the room doesn't know counts for nothing.
+		forged, err := sign.FromSeed(policyKey, []byte("01234567890123456789012345678901"))
+		must(t, err)
+		old, err := n.remote(r, erin, "m.room.message", nil, `{"body":"again"}`, message).Signed(policyServer, forged)
+		must(t, err)
+		if got := n.receive(old); got != room.Accepted || j.count() != asked+1 {
+			t.Errorf("an event with another key's signature: %v", got)
+		}
+		for _, refusal := range []error{mxerr.Forbidden("no"), errors.New("no route")} {
+			j.refuses = func(*event.PDU) error { return refusal }
+			bad := n.remote(r, erin, "m.room.message", nil, fmt.Sprintf(`{"body":"spam: %v"}`, refusal), old)
+			verdict, why, err := n.Receive(n.ctx, bad)
+			must(t, err)
+			if verdict != room.SoftFailed || why == nil {
+				t.Errorf("what isn't recommended: %v, %v", verdict, why)
+			}
+			if n.newest(r).ID() != old.ID() {
+				t.Error("what isn't recommended is in the timeline")
+			}
+		}
+	})
+}
+
+func TestPolicyOnManyReceipts(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		var chain []*event.PDU
+		chain = append(chain, n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, n.newest(r)))
+		n.receive(chain[0])
+		for i := range 5 {
+			last := chain[len(chain)-1]
+			d := event.Draft{RoomID: r, Type: "m.room.message", Sender: erin, Content: fmt.Appendf(nil, `{"body":"%d"}`, i), OriginServerTS: 1, Depth: last.Depth() + 1}
+			d.PrevEvents = []id.EventID{last.ID()}
+			d.AuthEvents = []id.EventID{n.stateID(r, "m.room.power_levels", ""), chain[0].ID()}
+			p, err := d.Build(last.Version(), erin.Domain(), mustKey(t), nil)
+			must(t, err)
+			chain = append(chain, p)
+		}
+		j.refuses = func(p *event.PDU) error {
+			if p.ID() == chain[3].ID() {
+				return mxerr.Forbidden("no")
+			}
+			return nil
+		}
+		for i, result := range n.ReceiveAll(n.ctx, r, chain) {
+			must(t, result.Err)
+			if wanted := map[bool]room.Verdict{true: room.SoftFailed}[i == 3]; result.Verdict != wanted {
+				t.Errorf("event %d: %v", i, result.Verdict)
+			}
+			e, _, err := n.graph.Event(n.ctx, chain[i].ID())
+			must(t, err)
+			if (e.Flags&graph.SoftFailed != 0) != (i == 3) {
+				t.Errorf("event %d has flags %b", i, e.Flags)
+			}
+		}
+		if n.newest(r).ID() != chain[5].ID() {
+			t.Error("the chain's end is not the room's")
+		}
+	})
+}
