@@ -41,7 +41,7 @@ func start(t *testing.T, open sqldbtest.Open) *node {
 	t.Helper()
 	n := &node{t: t, ctx: t.Context(), bus: bus.New(bus.Config{})}
 	n.db = open(func(c *sqldb.Config) { c.Committed = n.bus.Committed })
-	names, err := ours.Open(n.ctx, ours.Config{DB: n.db, Names: []id.ServerName{"here.example"}})
+	names, err := ours.Open(n.ctx, ours.Config{DB: n.db, Names: []id.ServerName{"here.example", "there.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}

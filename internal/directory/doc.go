@@ -1,4 +1,4 @@
-// Package directory is how rooms are found: by an alias, and in the list of published rooms.
+// Package directory is how rooms are found: by an alias, in the list of published rooms, and, by other servers, in a space.
 //
 // # Owns
 //
@@ -26,4 +26,5 @@
 //
 // Spec: cs Room aliases
 // Spec: cs Published room directory
+// Spec: cs Spaces
 package directory

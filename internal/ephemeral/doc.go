@@ -15,7 +15,8 @@
 //     a restart. Nobody types in a room that they left.
 //   - The presence table holds what others see. It is written when that changes and at no other time: the exact
 //     time of the last activity of somebody who is active stays in memory.
-//   - Presence is lowered only by the node that raised it, or in place of a node that is gone.
+//   - Presence is lowered only by the node that raised it, or in place of a node that is gone. That of users of other servers
+//     is lowered by their servers, or once these have been silent about them for long.
 //
 // # What readers do
 //
@@ -25,7 +26,8 @@
 //
 // # Refuses
 //
-// To let anybody but local members of a room say something in it. Read markers live in account data
+// To let anybody but members of a room say something in it. That a server speaks for its own users only, and isn't shut out
+// of the room, is for the caller of the Remote functions to check. Read markers live in account data
 // (package account); this package only moves them.
 //
 // # Locks

@@ -53,7 +53,8 @@ type Ephemeral struct {
 }
 
 // migrations make the tables. An unthreaded receipt has an empty thread. A read marker stands among the receipts, so
-// that it doesn't move back, without a position: readers find it in account data.
+// that it doesn't move back, without a position: readers find it in account data. The presence of users of other servers has
+// no node, but the time when it was last heard of, in milliseconds since the epoch.
 var migrations = []sqldb.Migration{{Slice: "ephemeral", Version: 1, SQL: `
 	CREATE TABLE receipts (
 		room_nid BIGINT NOT NULL,
@@ -93,6 +94,11 @@ var migrations = []sqldb.Migration{{Slice: "ephemeral", Version: 1, SQL: `
 		node TEXT NOT NULL PRIMARY KEY,
 		renewed BIGINT NOT NULL
 	);
+`}, {Slice: "ephemeral", Version: 2, SQL: `
+	ALTER TABLE presence ADD COLUMN heard BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "ephemeral", Version: 3, SQL: `
+	CREATE INDEX receipts_public ON receipts (pos) WHERE type = 'm.read';
+	CREATE INDEX typing_changes_by_pos ON typing_changes (pos);
 `}}
 
 // Open prepares the tables. Nothing expires before Start.
@@ -170,12 +176,17 @@ func wait(ctx context.Context, c <-chan struct{}, d time.Duration) error {
 	return nil
 }
 
-// member returns the number of a room that a local user is joined to, M_FORBIDDEN for any other.
+// local returns the number of a room that a local user is joined to, M_FORBIDDEN for any other.
+func (e *Ephemeral) local(ctx context.Context, user id.UserID, room id.RoomID) (graph.RoomNID, error) {
+	if !e.cfg.Ours.Is(user.Domain()) {
+		return 0, mxerr.Forbidden("You are not in this room.")
+	}
+	return e.member(ctx, user, room)
+}
+
+// member returns the number of a room that a user is joined to, M_FORBIDDEN for any other.
 func (e *Ephemeral) member(ctx context.Context, user id.UserID, room id.RoomID) (graph.RoomNID, error) {
 	forbidden := mxerr.Forbidden("You are not in this room.")
-	if !e.cfg.Ours.Is(user.Domain()) {
-		return 0, forbidden
-	}
 	nid, known, err := e.graph.RoomNID(ctx, room)
 	if err != nil {
 		return 0, err

@@ -26,7 +26,7 @@ var (
 	stmtRenewNode = sqldb.SQL(`INSERT INTO presence_nodes (node, renewed) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE SET renewed = excluded.renewed`)
 	// Those whom this node showed before it was started again, and those of nodes that are gone.
 	stmtAdopt = sqldb.SQL(`UPDATE presence SET node = $1 WHERE state <> 'offline' AND (node = $1 AND $3 = 1
-		OR node <> $1 AND node NOT IN (SELECT node FROM presence_nodes WHERE renewed > $2)) RETURNING user_id, state, last_active, currently_active`)
+		OR node <> $1 AND node <> '' AND node NOT IN (SELECT node FROM presence_nodes WHERE renewed > $2)) RETURNING user_id, state, last_active, currently_active`)
 	stmtShownBy = sqldb.SQL(`SELECT user_id, state, currently_active FROM presence WHERE user_id = ANY($1)`)
 )
 
@@ -131,6 +131,9 @@ func (e *Ephemeral) runPresence(ctx context.Context) error {
 	for renewed := int64(0); ; {
 		if at := now(); at-renewed >= renewPeriod.Milliseconds() {
 			if err := e.renew(ctx, at, renewed == 0); err != nil {
+				return err
+			}
+			if err := e.expireRemote(ctx, at); err != nil {
 				return err
 			}
 			renewed = at

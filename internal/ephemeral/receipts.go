@@ -52,6 +52,8 @@ type Mark struct {
 	Type   string
 	Thread string
 	Event  id.EventID
+	// TS is when it was read, in milliseconds since the epoch; 0 means now.
+	TS int64
 }
 
 var (
@@ -70,13 +72,14 @@ var (
 // Spec: cs postReceipt
 // Spec: cs setReadMarker
 func (e *Ephemeral) Mark(ctx context.Context, user id.UserID, room id.RoomID, marks ...Mark) error {
-	nid, err := e.member(ctx, user, room)
-	if err != nil {
+	nid, err := e.local(ctx, user, room)
+	if err != nil || len(marks) == 0 {
 		return err
 	}
-	if len(marks) == 0 {
-		return nil
-	}
+	return e.mark(ctx, user, room, nid, marks)
+}
+
+func (e *Ephemeral) mark(ctx context.Context, user id.UserID, room id.RoomID, nid graph.RoomNID, marks []Mark) (err error) {
 	events := make([]*graph.Event, len(marks))
 	for i, m := range marks {
 		if events[i], err = e.marked(ctx, nid, m); err != nil {
@@ -125,7 +128,10 @@ func (e *Ephemeral) move(tx *sqldb.Tx, user id.UserID, room id.RoomID, m Mark, e
 	if err != nil || found && ord >= ev.Ord {
 		return err
 	}
-	r := &Receipt{Room: ev.Room, User: user, Type: m.Type, Thread: m.Thread, Event: m.Event, TS: now()}
+	r := &Receipt{Room: ev.Room, User: user, Type: m.Type, Thread: m.Thread, Event: m.Event, TS: m.TS}
+	if r.TS == 0 {
+		r.TS = now()
+	}
 	if m.Type == FullyRead {
 		content := append(canon.AppendString([]byte(`{"event_id":`), string(m.Event)), '}')
 		if err := e.cfg.Accounts.PutDataTx(tx, user, room, FullyRead, content); err != nil {

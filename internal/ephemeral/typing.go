@@ -53,29 +53,33 @@ var (
 //
 // Spec: cs setTyping
 func (e *Ephemeral) SetTyping(ctx context.Context, user id.UserID, room id.RoomID, duration time.Duration) error {
-	nid, err := e.member(ctx, user, room)
+	nid, err := e.local(ctx, user, room)
 	if err != nil {
 		return err
 	}
-	who, at := typist{nid, user}, now()
+	return e.setTyping(ctx, typist{nid, user}, duration)
+}
+
+func (e *Ephemeral) setTyping(ctx context.Context, who typist, duration time.Duration) error {
+	at := now()
 	if duration <= 0 {
 		return e.stop(ctx, at, math.MaxInt64, who)
 	}
 	expires := at + min(duration, MaxTyping).Milliseconds()
-	err = e.db.Write(ctx, func(tx *sqldb.Tx) error {
+	err := e.db.Write(ctx, func(tx *sqldb.Tx) error {
 		var until int64
-		found, err := tx.Get(stmtTypes, []any{nid, user}, &until)
+		found, err := tx.Get(stmtTypes, []any{who.room, who.user}, &until)
 		if err != nil {
 			return err
 		}
-		tx.Queue(stmtType, nid, user, expires)
+		tx.Queue(stmtType, who.room, who.user, expires)
 		if found && until > at {
 			return nil // others know
 		}
-		return announce(tx, at, nid)
+		return announce(tx, at, who.room)
 	})
 	if err != nil {
-		return fmt.Errorf("set typing of %s: %w", user, err)
+		return fmt.Errorf("set typing of %s: %w", who.user, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

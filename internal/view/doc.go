@@ -12,10 +12,14 @@
 //   - Events are copied from their stored bytes, not decoded and encoded again.
 //   - Tokens of timelines are places in the order of one room ("t" and a number). A token of
 //     /sync ("s" and a position) is accepted wherever the specification lets clients pass one.
+//   - Another server gets whole only what one of its users may see; the rest of what it may ask for is pruned. What it is told of
+//     large rooms passes through memory page by page.
 //
 // It refuses to change anything, and to answer for rooms this server is not in.
 //
 // Spec: cs Room History Visibility
 // Spec: cs Room event format
 // Spec: cs Filtering
+// Spec: ss Backfilling and retrieving missing events
+// Spec: ss Retrieving events
 package view

@@ -24,6 +24,9 @@ type Page struct {
 	Backward bool
 	Limit    int
 	Filter   *RoomEventFilter
+	// Open says that there may be more behind the oldest event that is stored: a page that ends there still says where the next
+	// one starts.
+	Open bool
 }
 
 // Messages returns a page of the timeline as the body of the response.
@@ -54,7 +57,7 @@ func (v *View) Messages(ctx context.Context, p Page) ([]byte, error) {
 		return nil, err
 	}
 	out := canon.AppendString([]byte(`{"start":`), start)
-	if more {
+	if more || p.Open && len(events) > 0 {
 		out = canon.AppendString(append(out, `,"end":`...), end.String())
 	}
 	out, err = v.AppendEvents(ctx, append(out, `,"chunk":`...), p.Audience, events)

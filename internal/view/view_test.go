@@ -45,7 +45,7 @@ func start(t *testing.T, db *sqldb.DB) *node {
 	ctx := t.Context()
 	g, err := graph.Open(ctx, graph.Config{DB: db})
 	must(t, err)
-	set, err := ours.Open(ctx, ours.Config{DB: db, Names: []id.ServerName{"here.example"}})
+	set, err := ours.Open(ctx, ours.Config{DB: db, Names: []id.ServerName{"here.example", "there.example"}})
 	must(t, err)
 	version, _ := roomver.Get(roomver.Default)
 	n := &node{t: t, ctx: ctx, graph: g, ours: set, ignored: map[id.UserID]map[id.UserID]struct{}{}}
