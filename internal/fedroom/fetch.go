@@ -1,0 +1,216 @@
+package fedroom
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"myelin/internal/fedclient"
+	"myelin/internal/graph"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+	"myelin/matrix/roomver"
+)
+
+const (
+	// singlyAtMost is how many events are fetched one by one; more come faster with the whole state.
+	singlyAtMost = 100
+	// singlyAtOnce is how many of these are asked for at a time.
+	singlyAtOnce = 4
+	// fetchTime bounds a question of the background that has a small answer.
+	fetchTime = time.Minute
+)
+
+// quiet is a call of the background: it respects that a server failed shortly before.
+func quiet(origin, destination id.ServerName) fedclient.Call {
+	return fedclient.Call{Origin: origin, Destination: destination, Timeout: fetchTime}
+}
+
+// place is a room as another server is asked about it.
+type place struct {
+	room    id.RoomID
+	version *roomver.Version
+	// origin is the name of ours that asks: one that has a member in the room.
+	origin id.ServerName
+	// urgent says that a user waits.
+	urgent bool
+	// atMost bounds how many events are fetched for a state.
+	atMost int
+}
+
+func (p place) call(server id.ServerName) fedclient.Call {
+	call := quiet(p.origin, server)
+	call.Urgent = p.urgent
+	return call
+}
+
+func placeOf(head *graph.Head, member id.UserID) place {
+	return place{room: head.ID, version: head.Version, origin: member.Domain(), atMost: maxIntake}
+}
+
+// stateAt fetches the state before an event from one server: its IDs first, then those events that aren't here. It returns the state once all of it
+// is stored that the server has and that passes the checks.
+//
+// Spec: ss getRoomStateIds
+// Spec: ss getRoomState
+func (f *Federated) stateAt(ctx context.Context, p place, server id.ServerName, at id.EventID) ([]id.EventID, error) {
+	call := p.call(server)
+	call.Timeout = 0
+	ids, err := f.cfg.Client.StateIDs(ctx, call, p.room, at)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids.State)+len(ids.AuthChain) > maxIntake {
+		return nil, misfitf("the room's state is larger than this server takes")
+	}
+	if len(ids.State) == 0 {
+		return nil, misfitf("it says that the room had no state")
+	}
+	missing, err := f.absent(ctx, slices.Concat(ids.AuthChain, ids.State))
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > p.atMost {
+		return nil, misfitf("%d events of the state are missing", len(missing))
+	}
+	in := f.intake(p.room, p.version, server)
+	if len(missing) > singlyAtMost {
+		err = f.cfg.Client.State(ctx, call, p.room, at, in.events(ctx))
+	} else {
+		err = f.singly(ctx, p, server, missing, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := in.flush(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := in.store(ctx); err != nil {
+		return nil, err
+	}
+	state, err := f.fit(ctx, p.room, ids.State)
+	if err != nil {
+		return nil, err
+	}
+	// Rejected and badly signed events are left out of the state; those that the server named and would not give make it unfit.
+	if lost := len(ids.State) - len(state); lost > in.dropped+f.rejectedAmong(ctx, ids.State) {
+		return nil, misfitf("it names %d events of the state that it does not give", lost)
+	}
+	return state, nil
+}
+
+// rejectedAmong counts those of the events that are stored and were rejected.
+func (f *Federated) rejectedAmong(ctx context.Context, events []id.EventID) (n int) {
+	for part := range slices.Chunk(events, storedAtOnce) {
+		stored, err := f.cfg.Graph.EventsByID(ctx, part)
+		if err != nil {
+			return n
+		}
+		for _, e := range stored {
+			if e.Flags&graph.Rejected != 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// absent returns those of the events that aren't stored, each once.
+func (f *Federated) absent(ctx context.Context, events []id.EventID) ([]id.EventID, error) {
+	seen := make(map[id.EventID]bool, len(events))
+	var missing []id.EventID
+	for part := range slices.Chunk(events, storedAtOnce) {
+		stored, err := f.cfg.Graph.EventsByID(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range part {
+			if stored[e] == nil && !seen[e] {
+				seen[e] = true
+				missing = append(missing, e)
+			}
+		}
+	}
+	return missing, nil
+}
+
+// singly fetches events one by one. Those that the server does not give are left out.
+//
+// Spec: ss getEvent
+func (f *Federated) singly(ctx context.Context, p place, server id.ServerName, events []id.EventID, in *intake) error {
+	var mu sync.Mutex // guards failure and raws
+	var failure error
+	var raws [][]byte
+	var group errgroup.Group
+	group.SetLimit(singlyAtOnce)
+	for _, e := range events {
+		mu.Lock()
+		stop := failure != nil && !answered(failure)
+		mu.Unlock()
+		if stop {
+			break
+		}
+		group.Go(func() error {
+			raw, err := f.cfg.Client.Event(ctx, p.call(server), e)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failure = err
+				return nil
+			}
+			raws = append(raws, raw)
+			return nil
+		})
+	}
+	group.Wait() // nobody returns an error
+	for _, raw := range raws {
+		if err := in.add(ctx, raw, false); err != nil {
+			return err
+		}
+	}
+	if failure != nil && !answered(failure) {
+		return failure
+	}
+	return ctx.Err()
+}
+
+// authOf fetches the auth chain of an event from one server and stores it.
+//
+// Spec: ss Retrieving event authorisation information
+func (f *Federated) authOf(ctx context.Context, p place, server id.ServerName, of *event.PDU) error {
+	chain, err := f.cfg.Client.EventAuth(ctx, p.call(server), p.room, of.ID())
+	in := f.intake(p.room, p.version, server)
+	switch {
+	case err == nil:
+		for _, raw := range chain {
+			if err := in.add(ctx, raw, false); err != nil {
+				return err
+			}
+		}
+	case !answered(err):
+		return err
+	}
+	if err := in.flush(ctx); err != nil {
+		return err
+	}
+	if _, err := in.store(ctx); err != nil {
+		return err
+	}
+	// The server may not know the event's chain, and have the events all the same.
+	missing, err := f.absent(ctx, of.AuthEvents())
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	in = f.intake(p.room, p.version, server)
+	if err := f.singly(ctx, p, server, missing, in); err != nil {
+		return err
+	}
+	if err := in.flush(ctx); err != nil {
+		return err
+	}
+	_, err = in.store(ctx)
+	return err
+}

@@ -1,0 +1,431 @@
+package fedroom
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"myelin/internal/fedclient"
+	"myelin/internal/graph"
+	"myelin/internal/room"
+	"myelin/matrix/event"
+	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
+)
+
+// Bounds of one attempt to repair a room.
+const (
+	// mendAtOnce is how many staged events are taken up together.
+	mendAtOnce = 200
+	// maxRounds is how often ancestors are asked for, missingAtOnce how many at a time.
+	maxRounds     = 40
+	missingAtOnce = 50
+	// maxPool is how many fetched events wait for their ancestors at once.
+	maxPool = 2000
+	// maxGrafts is how often the state is taken from another server.
+	maxGrafts = 10
+	// serversAsked is how many servers are asked one after the other for the same.
+	serversAsked = 5
+)
+
+// mend is one attempt to get what staged events of a room refer to.
+type mend struct {
+	f       *Federated
+	place   place
+	head    *graph.Head
+	servers []id.ServerName
+	// pool holds events that pass the checks which need no room, and wait for what they refer to.
+	pool map[id.EventID]*event.PDU
+	// lacks is what those in the pool were last found to miss.
+	lacks map[id.EventID]*room.Missing
+	// lost are events that can have no place in the room, and why.
+	lost map[id.EventID]error
+	// chased are events whose auth chain was asked for.
+	chased map[id.EventID]bool
+	// cause is why the last question had no answer; notBefore is when it may be asked again.
+	cause     error
+	notBefore time.Time
+	grafts    int
+	// late says that the attempt's time was up.
+	late bool
+}
+
+// Repair makes one attempt at the staged events of a room whose turn it is: it asks for missing ancestors, first the server that the events came
+// from and then others, goes back at most maxRounds times, and where the gap stays open takes the state behind it from another server. Each
+// event is then part of the room, or given up with a reason, or has another turn later.
+//
+// Spec: ss Backfilling and retrieving missing events
+func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
+	waiting, err := f.stagedOf(ctx, room, mendAtOnce)
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	head, member, err := f.head(ctx, room)
+	if err != nil {
+		return err
+	}
+	if head == nil {
+		var fates []fate
+		for _, s := range waiting {
+			fates = append(fates, fate{staged: s, done: true}) // this server has left
+		}
+		return f.settle(ctx, room, fates)
+	}
+	m := &mend{
+		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
+		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{},
+	}
+	var origins []id.ServerName
+	for _, s := range waiting {
+		origins = append(origins, s.origin)
+	}
+	if m.servers, err = f.servers(ctx, head.Room, origins...); err != nil {
+		return err
+	}
+	m.servers = m.servers[:min(len(m.servers), serversAsked)]
+	attempt, cancel := context.WithTimeout(ctx, repairTime)
+	defer cancel()
+	m.take(attempt, waiting)
+	if err := m.run(attempt); err != nil && attempt.Err() == nil {
+		return err
+	}
+	m.late = attempt.Err() != nil
+	return f.settle(ctx, room, m.fates(ctx, waiting))
+}
+
+// take checks the staged events.
+func (m *mend) take(ctx context.Context, waiting []staged) {
+	raws := make([][]byte, len(waiting))
+	for i, s := range waiting {
+		raws[i] = s.body
+	}
+	pdus, errs := m.f.cfg.Client.CheckPDUs(ctx, m.head.Version, raws, m.servers...)
+	for i, p := range pdus {
+		fault, faulty := errors.AsType[*fedclient.Fault](errs[i])
+		switch {
+		case errs[i] == nil:
+			m.pool[p.ID()] = p
+		case faulty && !fault.Retry():
+			m.lost[waiting[i].event] = errs[i]
+		default:
+			m.note(errs[i])
+		}
+	}
+}
+
+// note remembers why something could not be had.
+func (m *mend) note(err error) {
+	m.cause = err
+	if at := retryAt(err); m.notBefore.IsZero() || !at.IsZero() && at.Before(m.notBefore) {
+		m.notBefore = at
+	}
+}
+
+// run works until the pool is empty or nothing helps.
+func (m *mend) run(ctx context.Context) error {
+	for round := 0; ; round++ {
+		if err := m.admit(ctx); err != nil {
+			return err
+		}
+		if len(m.pool) == 0 || ctx.Err() != nil {
+			return nil
+		}
+		chased, err := m.chase(ctx)
+		if err != nil {
+			return err
+		}
+		if chased {
+			continue
+		}
+		if round < maxRounds && len(m.pool) < maxPool {
+			more, err := m.goBack(ctx)
+			if err != nil {
+				return err
+			}
+			if more {
+				continue
+			}
+		}
+		grafted, err := m.graft(ctx)
+		if err != nil || !grafted {
+			return err
+		}
+	}
+}
+
+// admit has the room take what it can.
+func (m *mend) admit(ctx context.Context) error {
+	for before := -1; len(m.pool) != before && len(m.pool) > 0; {
+		before = len(m.pool)
+		pdus := make([]*event.PDU, 0, len(m.pool))
+		for _, p := range m.pool {
+			pdus = append(pdus, p)
+		}
+		slices.SortFunc(pdus, func(a, b *event.PDU) int {
+			return cmp.Or(cmp.Compare(a.Depth(), b.Depth()), cmp.Compare(a.ID(), b.ID()))
+		})
+		pdus = parentsFirst(pdus)
+		m.lacks = make(map[id.EventID]*room.Missing)
+		for i, r := range m.f.cfg.Rooms.ReceiveAll(ctx, m.place.room, pdus) {
+			p := pdus[i]
+			if missing, ok := errors.AsType[*room.Missing](r.Err); ok {
+				m.lacks[p.ID()] = missing
+				continue
+			}
+			if _, ok := mxerr.Of(r.Err); ok {
+				m.lost[p.ID()] = r.Err
+			} else if r.Err != nil {
+				return r.Err
+			}
+			delete(m.pool, p.ID())
+		}
+	}
+	return nil
+}
+
+// stored reports whether an event is part of the room by now.
+func (m *mend) stored(ctx context.Context, e id.EventID) bool {
+	stored, ok, err := m.f.cfg.Graph.Event(ctx, e)
+	return err == nil && ok && stored.Flags&graph.Outlier == 0
+}
+
+// chase fetches auth events that are missing, once for each event of the pool. It reports whether something was fetched.
+func (m *mend) chase(ctx context.Context) (bool, error) {
+	got := false
+	for e, missing := range m.lacks {
+		if len(missing.Auth) == 0 || m.chased[e] || m.pool[e] == nil {
+			continue
+		}
+		m.chased[e] = true
+		for _, server := range m.servers {
+			err := m.f.authOf(ctx, m.place, server, m.pool[e])
+			if ctx.Err() != nil {
+				return got, nil
+			}
+			if err != nil {
+				if !outside(err) {
+					return got, err
+				}
+				m.note(err)
+				continue
+			}
+			still, err := m.f.absent(ctx, missing.Auth)
+			if err != nil {
+				return got, err
+			}
+			if len(still) < len(missing.Auth) {
+				got = true
+			}
+			if len(still) == 0 {
+				break
+			}
+			m.note(misfitf("%s does not give %d auth events of %s", server, len(still), e))
+		}
+	}
+	return got, nil
+}
+
+// goBack asks for ancestors of the pool, one server after the other until one has some. It reports whether there are new ones.
+//
+// Spec: ss getMissingPreviousEvents
+func (m *mend) goBack(ctx context.Context) (bool, error) {
+	latest, wanted := m.edge()
+	if len(wanted) == 0 {
+		return false, nil
+	}
+	earliest := make([]id.EventID, 0, len(m.head.Extremities))
+	for _, x := range m.head.Extremities {
+		earliest = append(earliest, x.ID)
+	}
+	for _, server := range m.servers {
+		raws, err := m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, fedclient.Missing{
+			Earliest: earliest, Latest: latest, Limit: missingAtOnce,
+		})
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		if err != nil {
+			m.note(fmt.Errorf("get_missing_events: %w", err))
+			continue
+		}
+		bodies := make([][]byte, len(raws))
+		for i, raw := range raws {
+			bodies[i] = raw
+		}
+		pdus, errs := m.f.cfg.Client.CheckPDUs(ctx, m.head.Version, bodies, server)
+		m.f.metrics.fetched.Add(float64(len(raws)))
+		var fit []*event.PDU
+		for i, p := range pdus {
+			if errs[i] != nil {
+				m.note(errs[i])
+			} else if p.RoomID() == m.place.room {
+				fit = append(fit, p)
+			}
+		}
+		if m.adopt(fit, wanted) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// edge returns the events of the pool that miss ancestors which aren't in it, at most as many as one may ask about, and those ancestors.
+func (m *mend) edge() (latest []id.EventID, wanted map[id.EventID]bool) {
+	wanted = make(map[id.EventID]bool)
+	for e, missing := range m.lacks {
+		if m.pool[e] == nil || len(latest) == event.MaxPrevEvents {
+			continue
+		}
+		open := false
+		for _, p := range missing.Prev {
+			if m.pool[p] == nil && m.lost[p] == nil {
+				wanted[p], open = true, true
+			}
+		}
+		if open {
+			latest = append(latest, e)
+		}
+	}
+	return latest, wanted
+}
+
+// adopt puts those of the events into the pool that are wanted, and their ancestors: a server can't fill it with anything else.
+func (m *mend) adopt(pdus []*event.PDU, wanted map[id.EventID]bool) bool {
+	byID := make(map[id.EventID]*event.PDU, len(pdus))
+	for _, p := range pdus {
+		byID[p.ID()] = p
+	}
+	var queue []id.EventID
+	for e := range wanted {
+		queue = append(queue, e)
+	}
+	found := false
+	for len(queue) > 0 && len(m.pool) < maxPool {
+		p := byID[queue[0]]
+		queue = queue[1:]
+		if p == nil || m.pool[p.ID()] != nil {
+			continue
+		}
+		m.pool[p.ID()] = p
+		found = true
+		queue = append(queue, p.PrevEvents()...)
+	}
+	return found
+}
+
+// graft takes the state before the deepest gap from another server. It reports whether it did.
+func (m *mend) graft(ctx context.Context) (bool, error) {
+	if m.grafts == maxGrafts {
+		m.note(errors.New("too many gaps for one attempt"))
+		return false, nil
+	}
+	var oldest *event.PDU
+	for e, missing := range m.lacks {
+		p := m.pool[e]
+		if p == nil || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
+			continue
+		}
+		if oldest == nil || p.Depth() < oldest.Depth() {
+			oldest = p
+		}
+	}
+	if oldest == nil {
+		return false, nil
+	}
+	m.grafts++
+	for _, server := range m.servers {
+		state, err := m.f.stateAt(ctx, m.place, server, oldest.ID())
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		if err != nil {
+			if !outside(err) {
+				return false, err
+			}
+			m.note(fmt.Errorf("state before %s: %w", oldest.ID(), err))
+			continue
+		}
+		if err := m.f.authOf(ctx, m.place, server, oldest); err != nil && !outside(err) {
+			return false, err
+		}
+		_, _, err = m.f.cfg.Rooms.Graft(ctx, oldest, state)
+		switch _, refused := mxerr.Of(err); {
+		case err == nil:
+			m.f.metrics.grafts.Inc()
+			m.f.cfg.Log.InfoContext(ctx, "took the state behind a gap from another server", "room", m.place.room, "event", oldest.ID(), "origin", server)
+			delete(m.pool, oldest.ID())
+			return true, nil
+		case refused:
+			m.lost[oldest.ID()] = err
+			delete(m.pool, oldest.ID())
+			return true, nil
+		}
+		if _, missing := errors.AsType[*room.Missing](err); !missing {
+			return false, err
+		}
+		m.note(fmt.Errorf("graft %s: %w", oldest.ID(), err))
+	}
+	return false, nil
+}
+
+// outside reports whether an error is about another server, rather than about this one.
+func outside(err error) bool {
+	if _, ok := errors.AsType[*fedclient.Unreachable](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*misfit](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*fedclient.Fault](err); ok {
+		return true
+	}
+	return answered(err) || errors.Is(err, fedclient.ErrNotPermitted) || errors.Is(err, fedclient.ErrTooLarge) || errors.Is(err, fedclient.ErrPrivate)
+}
+
+// fates says what became of the staged events.
+func (m *mend) fates(ctx context.Context, waiting []staged) []fate {
+	fates := make([]fate, 0, len(waiting))
+	for _, s := range waiting {
+		why, lost := m.lost[s.event]
+		outcome := "healed"
+		switch {
+		case lost:
+			fates = append(fates, fate{staged: s, giveUp: true, reason: why.Error()})
+			outcome = "given_up"
+		case m.stored(ctx, s.event):
+			fates = append(fates, fate{staged: s, done: true})
+		default:
+			x := s.later(m.why(s.event), m.notBefore)
+			if x.giveUp {
+				outcome = "given_up"
+				m.f.cfg.Log.WarnContext(ctx, "gave up an event of another server", "room", s.room, "event", s.event, "origin", s.origin, "err", x.reason)
+			} else {
+				outcome = "postponed"
+			}
+			fates = append(fates, x)
+		}
+		m.f.metrics.repairs.WithLabelValues(outcome).Inc()
+	}
+	return fates
+}
+
+// why says why an event still waits.
+func (m *mend) why(e id.EventID) error {
+	cause := m.cause
+	switch {
+	case cause != nil:
+	case len(m.servers) == 0:
+		cause = errNobody
+	case m.late:
+		cause = errors.New("it took too long")
+	default:
+		cause = errors.New("no server has what is missing")
+	}
+	if missing := m.lacks[e]; missing != nil {
+		return fmt.Errorf("%d previous and %d auth events are missing: %w", len(missing.Prev), len(missing.Auth), cause)
+	}
+	return cause
+}

@@ -1,0 +1,50 @@
+package fedroom
+
+import "myelin/internal/sqldb"
+
+// migrations make the tables of this package.
+//
+// staged holds events of other servers that can't be judged yet: something that they refer to, or a key, is missing. tries counts
+// attempts to get that; the next one is due at next. given_up names those for which that was in vain, and why.
+// All times are in milliseconds.
+var migrations = []sqldb.Migration{{Slice: "fedroom", Version: 1, SQL: `
+	CREATE TABLE staged (
+		room_id TEXT NOT NULL,
+		event_id TEXT NOT NULL,
+		origin TEXT NOT NULL,
+		since BIGINT NOT NULL,
+		tries BIGINT NOT NULL,
+		next BIGINT NOT NULL,
+		body BLOB NOT NULL,
+		PRIMARY KEY (room_id, event_id)
+	) WITHOUT ROWID;
+	CREATE INDEX staged_by_time ON staged (next);
+	CREATE INDEX staged_by_origin ON staged (origin);
+	CREATE TABLE given_up (
+		room_id TEXT NOT NULL,
+		event_id TEXT NOT NULL,
+		origin TEXT NOT NULL,
+		since BIGINT NOT NULL,
+		at BIGINT NOT NULL,
+		reason TEXT NOT NULL,
+		PRIMARY KEY (room_id, event_id)
+	) WITHOUT ROWID;
+	CREATE INDEX given_up_by_time ON given_up (at);
+`}}
+
+var (
+	insertStaged = sqldb.SQL(`INSERT INTO staged (room_id, event_id, origin, since, tries, next, body) VALUES ($1, $2, $3, $4, 0, $5, $6)
+		ON CONFLICT (room_id, event_id) DO NOTHING`)
+	countStaged = sqldb.SQL(`SELECT COUNT(*) FROM staged WHERE origin = $1`)
+	stagedRooms = sqldb.SQL(`SELECT room_id, MIN(next) FROM staged GROUP BY room_id ORDER BY MIN(next) LIMIT $1`)
+	stagedIn    = sqldb.SQL(`SELECT event_id, origin, since, tries, body FROM staged WHERE room_id = $1 AND next <= $2 ORDER BY since LIMIT $3`)
+	dropStaged  = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = ANY($2)`)
+	postpone    = sqldb.SQL(`UPDATE staged SET tries = tries + 1, next = $3 WHERE room_id = $1 AND event_id = ANY($2)`)
+	hurry       = sqldb.SQL(`UPDATE staged SET next = $2 WHERE room_id = $1 AND next > $2 AND tries < $3`)
+
+	insertGivenUp = sqldb.SQL(`INSERT INTO given_up (room_id, event_id, origin, since, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (room_id, event_id) DO UPDATE SET at = excluded.at, reason = excluded.reason`)
+	dropGivenUp = sqldb.SQL(`DELETE FROM given_up WHERE room_id = $1 AND event_id = ANY($2)`)
+	oldGivenUp  = sqldb.SQL(`DELETE FROM given_up WHERE at < $1`)
+	listGivenUp = sqldb.SQL(`SELECT room_id, event_id, origin, since, at, reason FROM given_up ORDER BY at DESC LIMIT $1`)
+)
