@@ -32,6 +32,11 @@
 // latest events. A commit costs in proportion to the feeds of the rooms that it touches. A piece
 // of the stream that another node wrote empties the hub: it fills again from the database.
 //
+// # The pace
+//
+// A client that was idle is answered at once. One that polls gets its answers 10 ms apart at least, and up to 100 ms while
+// more goroutines want to run than processors can: messages that share an answer are less work.
+//
 // # Sections
 //
 // What else belongs into answers comes in as a [Section] of Config, so that nothing here knows its tables. Whoever

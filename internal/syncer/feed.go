@@ -280,10 +280,15 @@ func (w *waiter) answered() {
 // maxDevices bounds the devices of a feed whose last answers are remembered.
 const maxDevices = 100
 
-func (w *waiter) lastAnswer() time.Time {
+// due returns when the device may have its next answer.
+func (w *waiter) due() time.Time {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
-	return w.feed.answers[w.device]
+	last := w.feed.answers[w.device]
+	if last.IsZero() {
+		return last
+	}
+	return last.Add(w.hub.pace.pause())
 }
 
 // drain takes back a signal: what it tells of will be looked at anyway.

@@ -29,6 +29,7 @@ type hub struct {
 	feeds map[id.UserID]*feed
 	rooms map[graph.RoomNID]*tail
 	swept time.Time
+	pace  pace
 }
 
 func newHub(g *graph.Graph) *hub {
@@ -53,6 +54,7 @@ func (h *hub) take(r bus.Range) {
 		h.forget(r.To)
 		return
 	}
+	h.pace.look(time.Now())
 	for _, e := range r.Entries {
 		h.entry(e)
 	}

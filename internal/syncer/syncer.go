@@ -148,9 +148,13 @@ func (s *Syncer) Sync(ctx context.Context, q Request) ([]byte, error) {
 	}
 }
 
-const cachedFilters = 20_000
+const (
+	cachedFilters = 20_000
+	// maxCachedFilter bounds the bytes of a filter written out in a request that is remembered.
+	maxCachedFilter = 1024
+)
 
-// filterKey names a stored filter, which never changes.
+// filterKey names a stored filter, which never changes, or, without a user, is one written out.
 type filterKey struct {
 	user id.UserID
 	name string
@@ -164,12 +168,19 @@ func (s *Syncer) Filter(ctx context.Context, user id.UserID, param string) (*vie
 	if param == "" {
 		return new(view.Filter), nil
 	}
-	if param[0] == '{' {
-		return view.ParseFilter([]byte(param))
-	}
 	key := filterKey{user, param}
+	if param[0] == '{' {
+		key.user = "" // it says the same for everybody
+	}
 	if f, ok := s.filters.GetIfPresent(key); ok {
 		return f, nil
+	}
+	if param[0] == '{' {
+		f, err := view.ParseFilter([]byte(param))
+		if err == nil && len(param) <= maxCachedFilter {
+			s.filters.Set(key, f)
+		}
+		return f, err
 	}
 	raw, err := s.cfg.Accounts.Filter(ctx, user, param)
 	if mxerr.Is(err, mxerr.CodeNotFound) {
@@ -221,13 +232,9 @@ func (p *patience) forNews(ctx context.Context, w *waiter) error {
 	return nil
 }
 
-// pauseBetween is the least time between two answers to one device that polls: messages that come faster share an
-// answer. A client that was idle for longer is answered at once.
-const pauseBetween = 10 * time.Millisecond
-
-// pause waits until some time has passed since the device's last answer.
+// pause waits until the device may have its next answer.
 func (p *patience) pause(ctx context.Context, w *waiter) {
-	d := pauseBetween - time.Since(w.lastAnswer())
+	d := time.Until(w.due())
 	if d <= 0 {
 		return
 	}
