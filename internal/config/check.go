@@ -63,6 +63,7 @@ func (c *Config) check() []problem {
 	if err := checkURL(c.Client.BaseURL); err != nil {
 		wrong("client.base_url", "%v; write a URL such as https://matrix.example.org", err)
 	}
+	c.checkFederation(wrong)
 	if c.Session.RefreshableLifetime <= 0 {
 		wrong("session.refreshable_lifetime", "must be more than 0; write a time such as 1h")
 	}
@@ -151,14 +152,16 @@ func (c *Config) BaseURL(listening net.Addr) string {
 }
 
 // ProxyNetworks is trusted_proxies, parsed.
-func (c *Config) ProxyNetworks() []netip.Prefix {
-	var networks []netip.Prefix
-	for _, s := range c.TrustedProxies {
+func (c *Config) ProxyNetworks() []netip.Prefix { return networks(c.TrustedProxies) }
+
+func networks(list []string) []netip.Prefix {
+	var parsed []netip.Prefix
+	for _, s := range list {
 		if p, err := parseNetwork(s); err == nil {
-			networks = append(networks, p)
+			parsed = append(parsed, p)
 		}
 	}
-	return networks
+	return parsed
 }
 
 // LogLevel is log.level, parsed.

@@ -50,6 +50,8 @@ type Config struct {
 
 	// What clients connect to.
 	Client Client `toml:"client"`
+	// Talking to other servers.
+	Federation Federation `toml:"federation"`
 	// Signing in.
 	Session Session `toml:"session"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
@@ -69,6 +71,42 @@ type Client struct {
 	// The URL under which clients reach this server, such as https://matrix.example.org. It is
 	// published at /.well-known/matrix/client. Empty means http:// and client.listen.
 	BaseURL string `toml:"base_url"`
+}
+
+// Federation is about other servers.
+type Federation struct {
+	// Whether this server talks to others. With false its users talk to each other only: nothing is
+	// asked of other servers, and they are not answered.
+	Enabled bool `toml:"enabled"`
+
+	// The address and port where other servers are served, such as :8448, which is where they look
+	// unless they are told otherwise. With federation.tls_cert that is by HTTPS; without, by plain HTTP, for a
+	// reverse proxy with TLS in front. Empty means that client.listen serves other servers too.
+	Listen string `toml:"listen"`
+
+	// The path of a file with the certificate for federation.listen, in PEM, followed by those of its issuers.
+	// It must be good for server_name, or for the name that the delegation of server_name names. The
+	// file is read again when it changes, so a renewal needs nothing more.
+	TLSCert string `toml:"tls_cert"`
+
+	// The path of a file with the private key of that certificate, in PEM.
+	TLSKey string `toml:"tls_key"`
+
+	// The path of a file with certificates, in PEM, that are believed as issuers of other servers' certificates,
+	// besides those that this machine believes already. For closed networks with an authority of their own.
+	CAFile string `toml:"ca_file"`
+
+	// Addresses or networks (10.0.0.0/8) of private, local or reserved ranges in which other servers may be
+	// contacted. None of these ranges is contacted otherwise, whatever names lead there.
+	AllowNetworks []string `toml:"allow_networks"`
+
+	// The servers that this one talks to, by name; * stands for any letters and ? for one, as in
+	// "*.example.org". Empty means all.
+	Allow []string `toml:"allow"`
+
+	// The servers that this one does not talk to, in the same form. What stands here is refused whatever
+	// federation.allow says.
+	Deny []string `toml:"deny"`
 }
 
 // Session is about access tokens.
@@ -118,6 +156,7 @@ func Default() *Config {
 		Presence:           "on",
 		DefaultRoomVersion: defaultRoomVersion,
 		Client:             Client{Listen: "127.0.0.1:8008"},
+		Federation:         Federation{Enabled: true},
 		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
 		Log:                Log{Level: "info", Format: "text", Requests: "on"},
 	}

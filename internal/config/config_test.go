@@ -37,7 +37,7 @@ func TestPrecedence(t *testing.T) {
 	file := write(t, "server_name = 'file.org'\nregistration = 'open'\ntrusted_proxies = ['10.0.0.0/8']\n[client]\nlisten = 'localhost:1'\n[session]\naccess_token_lifetime = '7d'\n")
 	c, origins, err := Load(Sources{
 		File:    file,
-		Environ: []string{"HOME=/", "MYELIN_REGISTRATION=closed", "MYELIN_CLIENT_LISTEN=localhost:2", "MYELIN_ALLOW_GUESTS=true", "MYELIN_REQUIRE=all", "MYELIN_SERVICE_HOST=10.1.1.1", "MYELIN_PORT_8008_TCP_ADDR=10.1.1.1"},
+		Environ: []string{"HOME=/", "MYELIN_REGISTRATION=closed", "MYELIN_CLIENT_LISTEN=localhost:2", "MYELIN_ALLOW_GUESTS=true", "MYELIN_REQUIRE=all", "MYELIN_SYNAPSE=python3", "MYELIN_SERVICE_HOST=10.1.1.1", "MYELIN_PORT_8008_TCP_ADDR=10.1.1.1"},
 		Options: []string{"client.listen=localhost:3", "client.listen=localhost:4", "trusted_proxies=::1, 192.0.2.1"},
 	})
 	if err != nil {

@@ -1,8 +1,9 @@
 // Package config reads the configuration: one struct whose field comments are the manual.
 //
 // It owns the keys, their defaults, the places they are read from and the sentences that say what
-// is wrong with a value. It uses nothing: no file but the configuration file is opened, no
-// directory made, no address resolved. (The doctor command does that.)
+// is wrong with a value. Loading uses nothing: no file but the configuration file is opened, no
+// directory made, no address resolved. (The doctor command does that.) Only CheckFiles and
+// Roots open the files that the configuration names.
 //
 // # Precedence
 //

@@ -109,7 +109,7 @@ func assign(c *Config, name string, value any) error {
 
 // foreign are variables with our prefix that are not ours to judge: those of this project's tests,
 // and those that Kubernetes sets in every container for a service called myelin.
-var foreign = regexp.MustCompile(`^MYELIN_(CONFIG|REQUIRE|TEST_.*|(.*_)?SERVICE_(HOST|PORT.*)|(.*_)?PORT(_[0-9]+_.*)?)$`)
+var foreign = regexp.MustCompile(`^MYELIN_(CONFIG|REQUIRE|TEST_.*|SYNAPSE|SYNAPSE_UNREACHABLE|DENDRITE|(.*_)?SERVICE_(HOST|PORT.*)|(.*_)?PORT(_[0-9]+_.*)?)$`)
 
 func loadEnviron(c *Config, origins Origins, environ []string) []error {
 	byVariable := make(map[string]key)

@@ -3,7 +3,7 @@
 //
 // It owns the mapping from an errcode to an HTTP status, the rate limits, the CORS headers and
 // the reading of access tokens from requests. It knows nothing of rooms or accounts: the
-// caller's identity comes from a function in Config.
+// caller's identity comes from functions in Config: one for access tokens, one for the signatures of other servers.
 //
 // # Invariants
 //
@@ -14,6 +14,8 @@
 //   - An error that is not an mxerr.Error (or one of this package's own) becomes a 500 that
 //     says nothing; its text goes to the log only.
 //   - Tokens, query strings and bodies are never logged.
+//   - A request of another server reaches its handler only after its signature was checked over the body as it came, of at
+//     most Route.MaxBody bytes.
 //   - Metric labels come from the route table and from closed lists in this package.
 //
 // # What it refuses
@@ -30,4 +32,6 @@
 // Spec: cs Web Browser Clients
 // Spec: cs Rate limiting
 // Spec: cs Using access tokens
+// Spec: ss Request Authentication
+// Spec: ss Unsupported endpoints
 package web

@@ -15,8 +15,8 @@ type Limit struct {
 	Burst     int
 }
 
-// Limits holds the limits of each class, for each user and for each client address. A limit
-// whose Burst is 0 limits nothing.
+// Limits holds the limits of each class, for each user (or each server, on routes that servers call) and for
+// each address. A limit whose Burst is 0 limits nothing.
 type Limits struct {
 	User    [rateClasses]Limit
 	Address [rateClasses]Limit
@@ -29,9 +29,13 @@ func DefaultLimits() Limits {
 	l.User[RateGeneral] = Limit{PerSecond: 50, Burst: 200}
 	l.User[RateSend] = Limit{PerSecond: 10, Burst: 50}
 	l.User[RateLogin] = Limit{PerSecond: 0.2, Burst: 10}
+	l.User[RateServer] = Limit{PerSecond: 100, Burst: 500}
+	l.User[RateHeavy] = Limit{PerSecond: 5, Burst: 100}
 	l.Address[RateGeneral] = Limit{PerSecond: 200, Burst: 1000}
 	l.Address[RateSend] = Limit{PerSecond: 100, Burst: 500}
 	l.Address[RateLogin] = Limit{PerSecond: 0.5, Burst: 20}
+	l.Address[RateServer] = Limit{PerSecond: 200, Burst: 1000}
+	l.Address[RateHeavy] = Limit{PerSecond: 10, Burst: 200}
 	return l
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // Label values: op is an operation id of the route table or "unrecognized"; class is one of
-// outcomes; limit is the name of a Rate class; scope is "user" or "address".
+// outcomes; limit is the name of a Rate class; scope is "user", "server" or "address".
 var outcomes = [...]string{"2xx", "3xx", "4xx", "5xx", "gone"}
 
 const outcomeGone = len(outcomes) - 1

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
 
@@ -26,6 +28,9 @@ type Config struct {
 	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
 	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
 	Authenticate func(ctx context.Context, token string, r *Request) (Caller, error)
+	// AuthenticateServer finds out which server signed a request, and which name of ours it was meant for. The body is what
+	// came, read to its end. Needed for routes with Auth Server only.
+	AuthenticateServer func(ctx context.Context, r *Request, body []byte) (origin, destination id.ServerName, err error)
 	// Translate gives an errcode to errors of packages that know none, such as a database that
 	// refuses a text; what it does not know it returns as it is. May be nil.
 	Translate func(error) error
@@ -69,7 +74,7 @@ func New(c Config) (*Mux, error) {
 		if row.Handle == nil || row.Op == "" {
 			return nil, fmt.Errorf("route %s %s: no handler or no operation id", row.Method, row.Path)
 		}
-		if row.Auth != None && c.Authenticate == nil {
+		if row.Auth != None && row.Auth != Server && c.Authenticate == nil || row.Auth == Server && c.AuthenticateServer == nil {
 			return nil, fmt.Errorf("route %s %s: needs authentication and there is none", row.Method, row.Path)
 		}
 		if byOp[row.Op] == nil {
@@ -92,8 +97,8 @@ var (
 	jsonType    = []string{"application/json"}
 )
 
-// ServeHTTP answers one request. The order is: CORS, route, address limit, token, user limit,
-// handler, answer, log.
+// ServeHTTP answers one request. The order is: CORS, route, address limit, token or signature,
+// user or server limit, handler, answer, log.
 func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	header := w.Header()
@@ -127,6 +132,9 @@ func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	h.record(req, &done)
+	if !done.left && err != nil && resp.Stream != nil {
+		panic(http.ErrAbortHandler) // the only way to tell the other side that the answer is not whole
+	}
 }
 
 // answer looks at a request in order and lets its handler answer.
@@ -155,8 +163,12 @@ func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
 	if err := h.authenticate(req); err != nil {
 		return nil, err
 	}
-	if wait := h.limiter.takeUser(req.route.Rate, string(req.Caller.User), now); wait > 0 {
-		h.metrics.limited.WithLabelValues(req.route.Rate.String(), "user").Inc()
+	scope, who := "user", string(req.Caller.User)
+	if req.Origin != "" {
+		scope, who = "server", string(req.Origin)
+	}
+	if wait := h.limiter.takeUser(req.route.Rate, who, now); wait > 0 {
+		h.metrics.limited.WithLabelValues(req.route.Rate.String(), scope).Inc()
 		return nil, mxerr.LimitExceeded(wait)
 	}
 	return h.handle(req)
@@ -164,8 +176,11 @@ func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
 
 func (h *Mux) authenticate(req *Request) error {
 	route := req.route
-	if route.Auth == None {
+	switch route.Auth {
+	case None:
 		return nil
+	case Server:
+		return h.authenticateServer(req)
 	}
 	token := req.Token()
 	if token == "" {
@@ -188,6 +203,29 @@ func (h *Mux) authenticate(req *Request) error {
 		return mxerr.Forbidden("Only administrators of this server can use this endpoint.")
 	case caller.Suspended && route.NotSuspended:
 		return Suspended()
+	}
+	return nil
+}
+
+// authenticateServer reads the body, which the signature covers. A request that doesn't even claim to be signed is
+// refused before.
+//
+// Spec: ss Request Authentication
+func (h *Mux) authenticateServer(req *Request) error {
+	claims := slices.ContainsFunc(req.HTTP.Header.Values("Authorization"), func(line string) bool {
+		scheme, _, _ := strings.Cut(line, " ")
+		return strings.EqualFold(scheme, "X-Matrix")
+	})
+	if !claims {
+		return mxerr.New(mxerr.CodeUnauthorized, "This endpoint is for other servers: the request must be signed.")
+	}
+	body, err := req.Body()
+	if err != nil {
+		return err
+	}
+	req.Origin, req.Destination, err = h.config.AuthenticateServer(req.HTTP.Context(), req, body)
+	if err != nil {
+		return fmt.Errorf("authenticate a server: %w", err)
 	}
 	return nil
 }
@@ -232,6 +270,9 @@ const (
 // write sends a response. An error means that it could not be encoded, and that a 500
 // was sent in its place; a client that does not read is nobody's error.
 func write(w http.ResponseWriter, resp *Response) (status, size int, err error) {
+	if resp.Stream != nil {
+		return stream(w, resp)
+	}
 	raw := resp.Raw
 	if raw == nil {
 		buf := encoded.Get().(*bytes.Buffer)
@@ -301,7 +342,7 @@ func (h *Mux) record(req *Request, o *outcome) {
 	if !h.config.Log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 9)
+	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs,
 		slog.String("method", req.HTTP.Method),
 		slog.String("op", op),
@@ -310,6 +351,9 @@ func (h *Mux) record(req *Request, o *outcome) {
 		slog.Int("bytes", o.bytes))
 	if req.Caller.User != "" {
 		attrs = append(attrs, slog.String("user", string(req.Caller.User)))
+	}
+	if req.Origin != "" {
+		attrs = append(attrs, slog.String("origin", string(req.Origin)))
 	}
 	if req.RemoteAddr.IsValid() {
 		attrs = append(attrs, slog.String("address", req.RemoteAddr.String()))

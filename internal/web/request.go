@@ -26,6 +26,9 @@ type Request struct {
 	// Caller is who sent it. It is empty on routes without authentication, and without a
 	// token on routes where authentication is optional.
 	Caller Caller
+	// Origin is the server that signed the request and Destination the name of ours that it was meant for. They are
+	// set on routes with Auth Server only.
+	Origin, Destination id.ServerName
 	// HTTP is the request itself, for what has no accessor here.
 	HTTP *http.Request
 	// RemoteAddr is the client's address; a trusted proxy's word is taken for it.

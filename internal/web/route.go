@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"io"
 	"net/http"
 
 	"myelin/matrix/id"
@@ -21,6 +22,10 @@ const (
 	None
 	// Admin wants an access token of an administrator of this server.
 	Admin
+	// Server wants a request that another server signed: Request.Origin and Request.Destination are set.
+	//
+	// Spec: ss Request Authentication
+	Server
 )
 
 // Rate is the class of limits that a route falls under.
@@ -33,6 +38,11 @@ const (
 	RateSend
 	// RateLogin fits requests that test credentials or make accounts. They are strict.
 	RateLogin
+	// RateServer fits requests of other servers that read or change a little, transactions among them.
+	RateServer
+	// RateHeavy fits requests of other servers whose answer may be the state of a large room, or makes us
+	// ask somebody else.
+	RateHeavy
 	// RateNone counts nothing.
 	RateNone
 
@@ -48,6 +58,10 @@ func (r Rate) String() string {
 		return "send"
 	case RateLogin:
 		return "login"
+	case RateServer:
+		return "server"
+	case RateHeavy:
+		return "heavy"
 	default:
 		return "none"
 	}
@@ -112,6 +126,9 @@ type Response struct {
 	Body any
 	// Raw is a body that is ready to send: JSON, unless Header names another Content-Type.
 	Raw []byte
+	// Stream writes a body that is too large to be held at once. It is called after the status was sent; an error breaks
+	// the connection, so that nobody takes half an answer for a whole one. Body and Raw are nil then.
+	Stream func(w io.Writer) error
 	// Header holds further headers. May be nil.
 	Header http.Header
 }

@@ -89,6 +89,15 @@ func (p *PDU) Signed(entity id.ServerName, key sign.Key) (*PDU, error) {
 	return p.replaced(raw)
 }
 
+// WithSignature returns the event with a signature that another server gave, which is not checked. The ID stays.
+func (p *PDU) WithSignature(entity id.ServerName, key sign.KeyID, signature string) (*PDU, error) {
+	raw, err := sign.AddSignature(p.raw, string(entity), key, signature)
+	if err != nil {
+		return nil, err
+	}
+	return p.replaced(raw)
+}
+
 // replaced returns the event with other bytes that differ only in what the ID does not cover.
 func (p *PDU) replaced(raw []byte) (*PDU, error) {
 	if len(raw) > MaxSize {
