@@ -7,6 +7,7 @@ import (
 	"myelin/internal/bus"
 	"myelin/internal/directory"
 	"myelin/internal/ephemeral"
+	"myelin/internal/fedroom"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -22,6 +23,7 @@ type Config struct {
 	Accounts  *account.Accounts
 	Graph     *graph.Graph
 	Rooms     *room.Rooms
+	Federated *fedroom.Federated
 	View      *view.View
 	Directory *directory.Directory
 	Ephemeral *ephemeral.Ephemeral

@@ -70,6 +70,7 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 		}
 		return nil
 	}
+	remote := a.takeRemote(&c)
 	roomID, err := a.Rooms.Create(ctx, c)
 	if err != nil {
 		if c.Alias != "" {
@@ -77,7 +78,22 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 		}
 		return nil, err
 	}
+	a.Federated.InviteAll(ctx, room.Membership{Room: roomID, Sender: c.Creator, IsDirect: c.IsDirect}, remote)
 	return web.JSON(roomEntered{roomID}), nil
+}
+
+// takeRemote takes the users of other servers out of those whom a new room invites: their servers must agree first.
+func (a *API) takeRemote(c *room.Creation) (remote []id.UserID) {
+	local := make([]id.UserID, 0, len(c.Invite))
+	for _, u := range c.Invite {
+		if a.Ours.Is(u.Domain()) {
+			local = append(local, u)
+		} else {
+			remote = append(remote, u)
+		}
+	}
+	c.Invite = local
+	return remote
 }
 
 // creation checks the body and turns it into what package room understands.
@@ -181,18 +197,40 @@ func (a *API) upgradeRoom(ctx context.Context, r *web.Request) (*web.Response, e
 	return web.JSON(map[string]any{"replacement_room": replacement}), nil
 }
 
-// roomIDOrAlias reads a path parameter that may be either.
-func (a *API) roomIDOrAlias(ctx context.Context, s string) (id.RoomID, error) {
+// maxVia bounds the servers that a client may name to get into a room.
+const maxVia = 20
+
+// roomIDOrAlias reads the path of the operations by which a user enters a room, and the servers through which the room can be
+// entered: those that the client names, and those that the alias's server does.
+//
+// Spec: cs joinRoom
+func (a *API) roomIDOrAlias(ctx context.Context, r *web.Request) (id.RoomID, []id.ServerName, error) {
+	var via []id.ServerName
+	for _, name := range append(r.QueryAll("via"), r.QueryAll("server_name")...) {
+		server, err := id.ParseServerName(name)
+		if err != nil {
+			return "", nil, mxerr.InvalidParam("\"via\": %v", err)
+		}
+		if len(via) < maxVia {
+			via = append(via, server)
+		}
+	}
+	s := r.Path("roomIdOrAlias")
 	if len(s) > 0 && s[0] == '!' {
 		roomID, err := id.ParseRoomID(s)
 		if err != nil {
-			return "", mxerr.InvalidParam("%v", err)
+			return "", nil, mxerr.InvalidParam("%v", err)
 		}
-		return roomID, nil
+		return roomID, via, nil
 	}
 	alias, err := id.ParseRoomAlias(s)
 	if err != nil {
-		return "", mxerr.InvalidParam("%v", err)
+		return "", nil, mxerr.InvalidParam("%v", err)
 	}
-	return a.Directory.Resolve(ctx, alias)
+	if a.Ours.Is(alias.Domain()) {
+		roomID, err := a.Directory.Resolve(ctx, alias)
+		return roomID, via, err
+	}
+	roomID, servers, err := a.Federated.Alias(ctx, alias)
+	return roomID, append(via, servers...), err
 }

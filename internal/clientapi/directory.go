@@ -2,8 +2,11 @@ package clientapi
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 
 	"myelin/internal/directory"
+	"myelin/internal/fedclient"
 	"myelin/internal/room"
 	"myelin/internal/view"
 	"myelin/internal/web"
@@ -39,18 +42,21 @@ func (a *API) resolveAlias(ctx context.Context, r *web.Request) (*web.Response, 
 	if err != nil {
 		return nil, err
 	}
-	roomID, err := a.Directory.Resolve(ctx, alias)
-	if err != nil {
-		return nil, err
-	}
-	servers, err := a.Directory.Servers(ctx, roomID, alias.Domain())
-	if err != nil {
-		return nil, err
-	}
-	return web.JSON(struct {
+	var answer struct {
 		RoomID  id.RoomID       `json:"room_id"`
 		Servers []id.ServerName `json:"servers"`
-	}{roomID, servers}), nil
+	}
+	if a.Ours.Is(alias.Domain()) {
+		if answer.RoomID, err = a.Directory.Resolve(ctx, alias); err == nil {
+			answer.Servers, err = a.Directory.Servers(ctx, answer.RoomID, alias.Domain())
+		}
+	} else {
+		answer.RoomID, answer.Servers, err = a.Federated.Alias(ctx, alias)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(answer), nil
 }
 
 // Spec: cs setRoomAlias
@@ -223,6 +229,50 @@ func (a *API) queryPublicRooms(ctx context.Context, r *web.Request) (*web.Respon
 	return a.listRooms(ctx, r, q)
 }
 
+// remoteRooms passes a question for published rooms on to another server.
+//
+// Spec: ss queryPublicRooms
+func (a *API) remoteRooms(ctx context.Context, server id.ServerName, q directory.Query) (*web.Response, error) {
+	filter := make(map[string]any, 2)
+	if q.Term != "" {
+		filter["generic_search_term"] = q.Term
+	}
+	if q.Types != nil {
+		types := make([]*string, len(q.Types))
+		for i, t := range q.Types {
+			if t != "" {
+				types[i] = &t
+			}
+		}
+		filter["room_types"] = types
+	}
+	raw, err := json.Marshal(filter)
+	if err != nil {
+		return nil, fmt.Errorf("encode a filter for rooms: %w", err)
+	}
+	page, err := a.Federated.PublicRooms(ctx, server, fedclient.PublicRoomsQuery{Limit: int(min(q.Limit, maxRemoteRooms)), Since: q.Since, Filter: raw})
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{"chunk": page.Chunk}
+	if page.Chunk == nil {
+		answer["chunk"] = []json.RawMessage{}
+	}
+	if page.NextBatch != "" {
+		answer["next_batch"] = page.NextBatch
+	}
+	if page.PrevBatch != "" {
+		answer["prev_batch"] = page.PrevBatch
+	}
+	if page.Total != nil {
+		answer["total_room_count_estimate"] = *page.Total
+	}
+	return web.JSON(answer), nil
+}
+
+// maxRemoteRooms bounds how many rooms another server is asked for at once.
+const maxRemoteRooms = 500
+
 func (a *API) listRooms(ctx context.Context, r *web.Request, q directory.Query) (*web.Response, error) {
 	if server := r.Query("server"); server != "" {
 		name, err := id.ParseServerName(server)
@@ -230,7 +280,7 @@ func (a *API) listRooms(ctx context.Context, r *web.Request, q directory.Query) 
 			return nil, mxerr.InvalidParam("\"server\": %v", err)
 		}
 		if !a.Ours.Is(name) {
-			return nil, mxerr.New(mxerr.CodeUnrecognized, "this server does not ask other servers for their rooms")
+			return a.remoteRooms(ctx, name, q)
 		}
 	}
 	page, err := a.Directory.Rooms(ctx, q)

@@ -85,7 +85,7 @@ func TestPublicRooms(t *testing.T) {
 		a.refused(400, "M_BAD_JSON", "bob", "POST /publicRooms", `{"limit":"x"}`)
 		a.refused(400, "M_INVALID_PARAM", "", "GET /publicRooms?limit=-1", "")
 		a.refused(400, "M_INVALID_PARAM", "", "GET /publicRooms?server=-%20-", "")
-		a.refused(404, "M_UNRECOGNIZED", "", "GET /publicRooms?server=elsewhere.example", "")
+		a.refused(403, "M_FORBIDDEN", "", "GET /publicRooms?server=elsewhere.example", "")
 		a.ok("", "GET /publicRooms?server=here.example", "")
 		a.refused(401, "M_MISSING_TOKEN", "", "POST /publicRooms", `{}`)
 		a.ok("alice", "PUT "+list+room, `{"visibility":"private"}`)

@@ -90,7 +90,7 @@ func (a *API) invite(ctx context.Context, r *web.Request) (*web.Response, error)
 	if thirdParty.Medium != "" {
 		return nil, mxerr.New(mxerr.CodeUnrecognized, "this server has no identity server to invite third-party identifiers through")
 	}
-	return a.onTarget(ctx, r, a.Rooms.Invite)
+	return a.onTarget(ctx, r, a.Federated.Invite)
 }
 
 // Spec: cs kick
@@ -120,7 +120,7 @@ func (a *API) leave(ctx context.Context, r *web.Request) (*web.Response, error) 
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	_, err = a.Rooms.Leave(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
+	_, err = a.Federated.Leave(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
 	if err != nil {
 		return nil, err
 	}
@@ -165,11 +165,11 @@ func otherFields(r *web.Request) (map[string]any, error) {
 
 // Spec: cs joinRoom
 func (a *API) joinRoom(ctx context.Context, r *web.Request) (*web.Response, error) {
-	roomID, err := a.roomIDOrAlias(ctx, r.Path("roomIdOrAlias"))
+	roomID, via, err := a.roomIDOrAlias(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	return a.join(ctx, r, roomID)
+	return a.join(ctx, r, roomID, via)
 }
 
 // Spec: cs joinRoomById
@@ -178,7 +178,7 @@ func (a *API) joinRoomByID(ctx context.Context, r *web.Request) (*web.Response, 
 	if err != nil {
 		return nil, err
 	}
-	return a.join(ctx, r, roomID)
+	return a.join(ctx, r, roomID, nil)
 }
 
 // roomEntered is the answer of the operations by which a user enters a room.
@@ -186,7 +186,7 @@ type roomEntered struct {
 	RoomID id.RoomID `json:"room_id"`
 }
 
-func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID) (*web.Response, error) {
+func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID, via []id.ServerName) (*web.Response, error) {
 	var body entering
 	if err := r.Decode(&body); err != nil {
 		return nil, err
@@ -195,10 +195,10 @@ func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID) (*web.
 	if err != nil {
 		return nil, err
 	}
-	_, err = a.Rooms.Join(ctx, room.Join{
+	_, err = a.Federated.Join(ctx, room.Join{
 		Membership:       room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason, Content: content},
 		ThirdPartySigned: body.ThirdPartySigned,
-	})
+	}, via)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID) (*web.
 
 // Spec: cs knockRoom
 func (a *API) knock(ctx context.Context, r *web.Request) (*web.Response, error) {
-	roomID, err := a.roomIDOrAlias(ctx, r.Path("roomIdOrAlias"))
+	roomID, via, err := a.roomIDOrAlias(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (a *API) knock(ctx context.Context, r *web.Request) (*web.Response, error) 
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	_, err = a.Rooms.Knock(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
+	_, err = a.Federated.Knock(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason}, via)
 	if err != nil {
 		return nil, err
 	}
@@ -239,9 +239,9 @@ func (a *API) setMembership(ctx context.Context, r *web.Request, roomID id.RoomI
 	m := room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Content: fields}
 	switch {
 	case fields["membership"] == "join" && target == r.Caller.User:
-		event, err = a.Rooms.Join(ctx, room.Join{Membership: m})
+		event, err = a.Federated.Join(ctx, room.Join{Membership: m}, nil)
 	case fields["membership"] == "invite":
-		event, err = a.Rooms.Invite(ctx, m)
+		event, err = a.Federated.Invite(ctx, m)
 	default:
 		event, err = a.Rooms.Send(ctx, room.Message{
 			Room:     roomID,

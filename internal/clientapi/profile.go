@@ -30,6 +30,13 @@ func (a *API) profile(ctx context.Context, r *web.Request) (*web.Response, error
 	if err != nil {
 		return nil, err
 	}
+	if !a.Ours.Is(user.Domain()) {
+		profile, err := a.Federated.Profile(ctx, user, "")
+		if err != nil {
+			return nil, err
+		}
+		return web.JSON(profile), nil
+	}
 	profile, err := a.Accounts.Profile(ctx, user)
 	if err != nil {
 		return nil, err
@@ -44,6 +51,13 @@ func (a *API) profileField(ctx context.Context, r *web.Request) (*web.Response, 
 		return nil, err
 	}
 	field := r.Path("keyName")
+	if !a.Ours.Is(user.Domain()) {
+		profile, err := a.Federated.Profile(ctx, user, field)
+		if err != nil {
+			return nil, err
+		}
+		return web.JSON(map[string]json.RawMessage{field: profile[field]}), nil
+	}
 	value, err := a.Accounts.ProfileField(ctx, user, field)
 	if err != nil {
 		return nil, err

@@ -51,6 +51,15 @@ func (a *API) messages(ctx context.Context, r *web.Request) (*web.Response, erro
 		}
 		return nil, err
 	}
+	if p.Backward {
+		// Only who may read the room can have other servers asked for it.
+		if err := a.View.MayRead(ctx, r.Caller.User, roomID); err != nil {
+			return nil, err
+		}
+		if p.Open, err = a.Federated.Reach(ctx, roomID, p.From, p.Limit); err != nil {
+			return nil, err
+		}
+	}
 	body, err := a.View.Messages(ctx, p)
 	if err != nil {
 		return nil, err
@@ -216,7 +225,7 @@ func (a *API) timestampToEvent(ctx context.Context, r *web.Request) (*web.Respon
 	if dir != "f" && dir != "b" {
 		return nil, mxerr.InvalidParam("\"dir\" must be f or b")
 	}
-	event, at, err := a.View.NearTime(ctx, r.Caller.User, roomID, ts, dir == "b")
+	event, at, err := a.nearTime(ctx, r.Caller.User, roomID, ts, dir == "b")
 	if err != nil {
 		return nil, err
 	}
@@ -224,4 +233,21 @@ func (a *API) timestampToEvent(ctx context.Context, r *web.Request) (*web.Respon
 		EventID        id.EventID `json:"event_id"`
 		OriginServerTS int64      `json:"origin_server_ts"`
 	}{event, at}), nil
+}
+
+// nearTime finds the event nearest to a time. Where nothing is known from before that time other servers are asked too: what they know
+// becomes part of the room's past, and the choice is made again.
+//
+// Spec: ss getEventByTimestamp
+func (a *API) nearTime(ctx context.Context, user id.UserID, roomID id.RoomID, ts int64, backward bool) (id.EventID, int64, error) {
+	_, _, err := a.View.NearTime(ctx, user, roomID, ts, true)
+	if mxerr.Is(err, mxerr.CodeNotFound) {
+		if err := a.View.MayRead(ctx, user, roomID); err != nil {
+			return "", 0, err
+		}
+		if _, _, err := a.Federated.TimestampToEvent(ctx, roomID, ts, backward); err != nil {
+			return "", 0, err
+		}
+	}
+	return a.View.NearTime(ctx, user, roomID, ts, backward)
 }

@@ -19,6 +19,8 @@ import (
 	"myelin/internal/clientapi"
 	"myelin/internal/directory"
 	"myelin/internal/ephemeral"
+	"myelin/internal/fedclient"
+	"myelin/internal/fedroom"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -70,8 +72,14 @@ func serve(t *testing.T, open sqldbtest.Open) *api {
 	v := view.New(view.Config{Graph: g, Ignored: accounts.IgnoredUsers})
 	s := syncer.New(syncer.Config{Bus: b, Graph: g, View: v, Accounts: accounts, Ephemeral: e, DB: db})
 	t.Cleanup(s.Close)
+	client, err := fedclient.Open(ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"*"}})
+	must(err)
+	t.Cleanup(client.Close)
+	federated, err := fedroom.Open(ctx, fedroom.Config{DB: db, Ours: names, Client: client, Accounts: accounts, Graph: g, Rooms: rooms})
+	must(err)
+	t.Cleanup(federated.Close)
 	table := clientapi.New(clientapi.Config{
-		Ours: names, Bus: b, Accounts: accounts, Graph: g, Rooms: rooms, View: v, Directory: d, Ephemeral: e, Syncer: s, Log: log,
+		Ours: names, Bus: b, Accounts: accounts, Graph: g, Rooms: rooms, Federated: federated, View: v, Directory: d, Ephemeral: e, Syncer: s, Log: log,
 	})
 	mux, err := web.New(web.Config{Routes: table.Routes(), Authenticate: authenticate})
 	must(err)
