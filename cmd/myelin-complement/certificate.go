@@ -7,25 +7,28 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"time"
 )
 
-// certify makes a key and a certificate for a server, signed by the authority in two PEM files.
-func certify(name, caCert, caKey string, now time.Time) (*tls.Config, error) {
+// certify makes a key and a certificate for a server, signed by the authority in two PEM files, and writes them into two more.
+func certify(name, caCert, caKey, certPath, keyPath string, now time.Time) error {
 	authority, err := tls.LoadX509KeyPair(caCert, caKey)
 	if err != nil {
-		return nil, fmt.Errorf("read the certificate authority: %w", err)
+		return fmt.Errorf("read the certificate authority: %w", err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
+		return fmt.Errorf("make a key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, fmt.Errorf("make a serial number: %w", err)
+		return fmt.Errorf("make a serial number: %w", err)
 	}
 	wanted := &x509.Certificate{
 		SerialNumber: serial,
@@ -46,11 +49,19 @@ func certify(name, caCert, caKey string, now time.Time) (*tls.Config, error) {
 	}
 	signed, err := x509.CreateCertificate(rand.Reader, wanted, authority.Leaf, key.Public(), authority.PrivateKey)
 	if err != nil {
-		return nil, fmt.Errorf("sign the certificate: %w", err)
+		return fmt.Errorf("sign the certificate: %w", err)
 	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{signed, authority.Leaf.Raw}, PrivateKey: key}},
-		NextProtos:   []string{"http/1.1"},
-		MinVersion:   tls.VersionTLS12,
-	}, nil
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encode the key: %w", err)
+	}
+	chain := append(encode("CERTIFICATE", signed), encode("CERTIFICATE", authority.Leaf.Raw)...)
+	if err := errors.Join(os.WriteFile(certPath, chain, 0o600), os.WriteFile(keyPath, encode("PRIVATE KEY", secret), 0o600)); err != nil {
+		return fmt.Errorf("keep the certificate: %w", err)
+	}
+	return nil
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +27,9 @@ type place struct {
 	https   string // address
 	environ []string
 }
+
+// private are the networks in which the suite's containers and its own servers may be.
+var private = []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1"}
 
 func main() {
 	at := place{
@@ -52,11 +56,22 @@ func (p place) serve(ctx context.Context) error {
 	if p.name == "" {
 		return errors.New("SERVER_NAME is empty; set it to the name of the server")
 	}
+	// The certificate stands beside the data. It is new at each start, for the suite may have changed its authority.
+	cert, key := filepath.Join(p.data, "tls.crt"), filepath.Join(p.data, "tls.key")
+	authority := filepath.Join(p.ca, "ca.crt")
+	if err := certify(p.name, authority, filepath.Join(p.ca, "ca.key"), cert, key, time.Now()); err != nil {
+		return err
+	}
 	c, _, err := config.Load(config.Sources{Environ: p.environ, Options: []string{
 		"server_name=" + p.name,
 		"data_dir=" + p.data,
 		"client.listen=" + p.http,
 		"client.base_url=http://" + p.name,
+		"federation.listen=" + p.https,
+		"federation.tls_cert=" + cert,
+		"federation.tls_key=" + key,
+		"federation.ca_file=" + authority,
+		"federation.allow_networks=" + strings.Join(private, ","),
 		"registration=open",
 		"registration_shared_secret=complement",
 		"allow_guests=true",
@@ -65,20 +80,8 @@ func (p place) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	settings, err := certify(p.name, filepath.Join(p.ca, "ca.crt"), filepath.Join(p.ca, "ca.key"), time.Now())
-	if err != nil {
-		return err
-	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel()}))
-	s, err := server.New(ctx, server.Config{
-		Config: c, Version: "complement", Log: log, Command: "myelin-complement",
-		Listen: func(network, address string) (net.Listener, error) {
-			if address != p.http {
-				return net.Listen(network, address)
-			}
-			return listenBoth(network, address, p.https, settings)
-		},
-	})
+	s, err := server.New(ctx, server.Config{Config: c, Version: "complement", Log: log, Command: "myelin-complement"})
 	if err != nil {
 		return err
 	}

@@ -51,19 +51,24 @@ func authority(t *testing.T, folder string) *x509.CertPool {
 	return pool
 }
 
-// freeAddress is an address that nobody listened on a moment ago.
-func freeAddress(t *testing.T) string {
+// freeAddresses are two addresses that nobody listened on a moment ago.
+func freeAddresses(t *testing.T) (first, second string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var found [2]string
+	for i := range found {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // both stay taken until they are told apart
+		found[i] = l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return found[0], found[1]
 }
 
 func TestServesBothPortsAndStartsAgain(t *testing.T) {
-	p := place{name: "hs1", data: t.TempDir(), ca: t.TempDir(), http: freeAddress(t), https: freeAddress(t)}
+	p := place{name: "hs1", data: t.TempDir(), ca: t.TempDir()}
+	p.http, p.https = freeAddresses(t)
 	roots := authority(t, p.ca)
 	secure := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "hs1"}, DisableKeepAlives: true,
@@ -83,13 +88,13 @@ func TestServesBothPortsAndStartsAgain(t *testing.T) {
 		case err := <-done:
 			t.Fatalf("the server ended: %v", err)
 		}
-		resp, err := secure.Get("https://" + p.https + "/_matrix/client/versions")
+		resp, err := secure.Get("https://" + p.https + "/_matrix/key/v2/server")
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "versions") {
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), `"server_name":"hs1"`) {
 			t.Errorf("over TLS: %s %s %v", resp.Status, body, err)
 		}
 		cancel()

@@ -19,11 +19,14 @@ func (p *program) configCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Say what is wrong with the configuration, or which values are in force",
 		Long: "Read the configuration as the server would. Print what is wrong with it, or the values that were set and\n" +
-			"where they came from. Nothing is opened or connected to: myelin doctor does that.",
+			"where they came from. The certificates it names are read; nothing else is opened or connected to: myelin doctor does that.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, origins, err := p.load()
 			if err != nil {
+				return err
+			}
+			if err := cfg.CheckFiles(); err != nil {
 				return err
 			}
 			if err := config.Show(c.OutOrStdout(), cfg, origins); err != nil {

@@ -24,7 +24,7 @@ import (
 )
 
 func (p *program) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	doctorCommand := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong with the configuration, the database and the network",
 		Long: "Look at everything the server needs and say, in sentences, what is good (+), what deserves a thought (?)\n" +
@@ -34,12 +34,11 @@ func (p *program) doctorCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			d := &doctor{out: c.OutOrStdout(), client: &http.Client{Timeout: 5 * time.Second}}
 			d.examine(c.Context(), p)
-			if d.bad > 0 {
-				return fmt.Errorf("%d of these do not work", d.bad)
-			}
-			return nil
+			return d.verdict()
 		},
 	}
+	doctorCommand.AddCommand(p.doctorFederationCommand())
+	return doctorCommand
 }
 
 // doctor writes down what it finds.
@@ -56,9 +55,23 @@ func (d *doctor) wrong(format string, args ...any) {
 	fmt.Fprintf(d.out, "- "+format+"\n", args...)
 }
 
+// verdict is an error where something does not work.
+func (d *doctor) verdict() error {
+	if d.bad > 0 {
+		return fmt.Errorf("%d of these do not work", d.bad)
+	}
+	return nil
+}
+
 func (d *doctor) examine(ctx context.Context, p *program) {
 	c, _, err := p.load()
 	if err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			d.wrong("%s", line)
+		}
+		return
+	}
+	if err := c.CheckFiles(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			d.wrong("%s", line)
 		}

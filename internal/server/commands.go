@@ -76,6 +76,7 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodPost, Path: "/users/{user}/password", Op: "setUserPassword", Handle: k.setUserPassword},
 		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
+		{Method: http.MethodGet, Path: "/federation/{server}", Op: "examineServer", Handle: k.examineServer},
 	}
 	for i := range routes {
 		routes[i].Auth, routes[i].Rate = web.None, web.RateNone

@@ -13,15 +13,17 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/config"
+	"myelin/internal/fedclient"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
 )
 
-// core is what both the server and the commands need: the data folder, the database and the
-// accounts in it.
+// core is what both the server and the commands need: the data folder, the database, the accounts in it, and the way
+// to other servers.
 type core struct {
 	config   *config.Config
+	own      Config
 	log      *slog.Logger
 	registry *prometheus.Registry
 
@@ -30,13 +32,17 @@ type core struct {
 	db       *sqldb.DB
 	ours     *ours.Set
 	accounts *account.Accounts
+	client   *fedclient.Client
+	// heard is told of servers that sent a request. Nil where nobody wants to know; set before any can come.
+	heard func(id.ServerName)
 
 	closers []func() error // to be called from last to first
 }
 
 // openCore opens everything in core. After an error nothing is left open.
-func openCore(ctx context.Context, c *config.Config, log *slog.Logger) (_ *core, err error) {
-	k := &core{config: c, log: log, registry: prometheus.NewRegistry()}
+func openCore(ctx context.Context, own Config) (_ *core, err error) {
+	c, log := own.Config, own.Log
+	k := &core{config: c, own: own, log: log, registry: prometheus.NewRegistry()}
 	k.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -80,6 +86,9 @@ func openCore(ctx context.Context, c *config.Config, log *slog.Logger) (_ *core,
 		defer cancel()
 		return k.accounts.Close(ctx)
 	})
+	if err := k.openClient(ctx); err != nil {
+		return nil, err
+	}
 	return k, k.checkName(ctx)
 }
 

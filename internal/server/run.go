@@ -51,7 +51,11 @@ type port struct {
 }
 
 func (p *port) serve() error {
-	if err := p.http.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+	serve := p.http.Serve
+	if p.http.TLSConfig != nil {
+		serve = func(l net.Listener) error { return p.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -67,21 +71,34 @@ func (s *Server) listen() (ports []*port, err error) {
 			}
 		}
 	}()
-	add := func(key, network, address string, h http.Handler) error {
-		l, err := s.own.Listen(network, address)
+	add := func(key, address string, h http.Handler) (*port, error) {
+		l, err := s.own.Listen("tcp", address)
 		if err != nil {
-			return fmt.Errorf("listen on %s (%s): %w", address, key, err)
+			return nil, fmt.Errorf("listen on %s (%s): %w", address, key, err)
 		}
-		ports = append(ports, newPort(l, h, s.log))
-		return nil
+		p := newPort(l, h, s.log)
+		ports = append(ports, p)
+		return p, nil
 	}
-	if err := add("client.listen", "tcp", s.config.Client.Listen, s.clients); err != nil {
+	if _, err := add("client.listen", s.config.Client.Listen, s.clients); err != nil {
 		return ports, err
 	}
-	if at := s.config.Metrics.Listen; at != "" {
-		if err := add("metrics.listen", "tcp", at, s.operators()); err != nil {
+	if s.servers != nil {
+		p, err := add("federation.listen", s.config.Federation.Listen, s.servers)
+		if err != nil {
 			return ports, err
 		}
+		if err := s.forServers(p); err != nil {
+			return ports, err
+		}
+	}
+	if at := s.config.Metrics.Listen; at != "" {
+		if _, err := add("metrics.listen", at, s.operators()); err != nil {
+			return ports, err
+		}
+	}
+	if s.own.NoCommands {
+		return ports, nil
 	}
 	l, err := listenSocket(s.folder.path)
 	if err != nil {
@@ -96,6 +113,25 @@ func (s *Server) listen() (ports []*port, err error) {
 	}
 	return append(ports, newPort(l, h, s.log)), nil
 }
+
+// forServers makes a port one for other servers: with a bound on connections, and TLS where it is configured.
+func (s *Server) forServers(p *port) error {
+	p.listener = bound(p.listener, maxServerConns, maxAddressConns, s.config.ProxyNetworks())
+	f := &s.config.Federation
+	if f.TLSCert == "" {
+		return nil
+	}
+	c, err := openCertificate(f, s.log)
+	if err != nil {
+		return err
+	}
+	p.http.TLSConfig = c.tlsConfig()
+	p.http.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxServerStreams}
+	return nil
+}
+
+// maxServerStreams is how many requests another server may have under way on one connection.
+const maxServerStreams = 64
 
 func newPort(l net.Listener, h http.Handler, log *slog.Logger) *port {
 	requests, cancel := context.WithCancel(context.Background())

@@ -11,7 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"myelin/internal/config"
+	"myelin/internal/fedclient"
 	"myelin/internal/sqldb"
 	"myelin/internal/web"
 	"myelin/matrix/mxerr"
@@ -28,6 +31,14 @@ type Config struct {
 	Log     *slog.Logger
 	// Listen opens a listener; nil means net.Listen. Tests put networks of their own here.
 	Listen func(network, address string) (net.Listener, error)
+	// Dial connects to an address, made of an IP address and a port, of another server; nil means net.Dialer. The guard of private
+	// addresses comes before it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Resolver looks up the names of other servers; nil means the system's.
+	Resolver fedclient.Resolver
+	// NoCommands leaves out the socket for commands. Tests in synctest bubbles do: nothing there may wait for the
+	// operating system.
+	NoCommands bool
 	// Hello gets a few sentences for people once the server is ready. May be nil.
 	Hello io.Writer
 	// Command is how this program is called, for the hints in Hello.
@@ -40,8 +51,9 @@ type Config struct {
 type Server struct {
 	*core
 	slices
-	own     Config
 	clients http.Handler
+	// servers serves other servers on federation.listen; nil where client.listen does, or nobody.
+	servers http.Handler
 	// draining is closed when the server is told to stop.
 	draining chan struct{}
 	started  time.Time
@@ -57,8 +69,8 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if c.Listen == nil {
 		c.Listen = net.Listen
 	}
-	s := &Server{own: c, draining: make(chan struct{}), started: time.Now()}
-	if s.core, err = openCore(ctx, c.Config, c.Log); err != nil {
+	s := &Server{draining: make(chan struct{}), started: time.Now()}
+	if s.core, err = openCore(ctx, c); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -70,26 +82,50 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := s.openSlices(ctx); err != nil {
 		return nil, err
 	}
-	s.clients, err = web.New(web.Config{
-		Routes:         s.routes(),
-		Authenticate:   s.authenticate,
-		Translate:      translate,
-		Limits:         s.limits(),
-		TrustedProxies: c.Config.ProxyNetworks(),
-		Log:            c.Log,
-		QuietRequests:  c.Config.Log.Requests == "off",
-		Metrics:        s.registry,
-		Draining:       s.draining,
-	})
-	if err != nil {
+	if err := s.openHandlers(); err != nil {
 		return nil, fmt.Errorf("build the route table: %w", err)
 	}
 	return s, nil
 }
 
-// routes is the whole route table of the port for clients.
-func (s *Server) routes() []web.Route {
-	return append(s.clientAPI.Routes(), s.welcome())
+// openHandlers builds what the ports serve.
+func (s *Server) openHandlers() (err error) {
+	forClients, forServers := s.routes()
+	if s.clients, err = s.handler("client", forClients); err != nil || forServers == nil {
+		return err
+	}
+	s.servers, err = s.handler("federation", forServers)
+	return err
+}
+
+// handler serves routes. The port's metrics bear its name.
+func (s *Server) handler(port string, routes []web.Route) (http.Handler, error) {
+	return web.New(web.Config{
+		Routes:       routes,
+		Authenticate: s.authenticate,
+
+		AuthenticateServer: s.serverAPI.Authenticate,
+		Translate:          translate,
+		Limits:             s.limits(),
+		TrustedProxies:     s.config.ProxyNetworks(),
+		Log:                s.log,
+		QuietRequests:      s.config.Log.Requests == "off",
+		Metrics:            prometheus.WrapRegistererWith(prometheus.Labels{"port": port}, s.registry),
+		Draining:           s.draining,
+	})
+}
+
+// routes are the route tables of the port for clients and of the one for other servers. The latter is nil where there is
+// no such port: then the former holds both, or there is no federation.
+func (s *Server) routes() (forClients, forServers []web.Route) {
+	forClients = append(s.clientAPI.Routes(), s.welcome())
+	if !s.config.Federation.Enabled {
+		return forClients, nil
+	}
+	if s.config.Federation.Listen == "" {
+		return append(forClients, s.serverAPI.Routes()...), nil
+	}
+	return forClients, append(s.serverAPI.Routes(), s.welcome())
 }
 
 // Handler serves clients without a network, for tests.

@@ -99,7 +99,7 @@ func TestServesAndStops(t *testing.T) {
 	if status, body := get(t, r.clients+"/_matrix/nothing"); status != 404 || !strings.Contains(body, "M_UNRECOGNIZED") {
 		t.Errorf("unknown path: %d %s", status, body)
 	}
-	if status, body := get(t, r.metrics+"/metrics"); status != 200 || !strings.Contains(body, `myelin_http_requests_total{class="2xx",op="welcome"} 1`) {
+	if status, body := get(t, r.metrics+"/metrics"); status != 200 || !strings.Contains(body, `myelin_http_requests_total{class="2xx",op="welcome",port="client"} 1`) {
 		t.Errorf("metrics: %d %.300s", status, body)
 	}
 	if status, _ := get(t, r.metrics+"/debug/pprof/goroutine?debug=1"); status != 200 {

@@ -15,6 +15,9 @@ import (
 	"myelin/internal/clientapi"
 	"myelin/internal/directory"
 	"myelin/internal/ephemeral"
+	"myelin/internal/fedapi"
+	"myelin/internal/fedroom"
+	"myelin/internal/fedsend"
 	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/syncer"
@@ -34,8 +37,11 @@ type slices struct {
 	view        *view.View
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
+	federated   *fedroom.Federated
+	sender      *fedsend.Sender
 	syncer      *syncer.Syncer
 	clientAPI   *clientapi.API
+	serverAPI   *fedapi.API
 }
 
 // openSlices builds everything above the core. What it opened is closed with the core, also after an error.
@@ -68,7 +74,8 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	// room
 	s.rooms = room.New(room.Config{
 		Graph: s.graph, Ours: s.ours, Log: s.log, DefaultVersion: version,
-		Profile: s.profile, Alias: s.directory.Lookup, IsGuest: s.isGuest, MayInvite: s.mayInvite, Succeeded: s.accounts.Succeed,
+		Profile: s.profile, Alias: s.directory.Lookup, IsGuest: s.isGuest, MayInvite: s.mayInvite, AskPolicy: s.askPolicy,
+		Succeeded: s.accounts.Succeed,
 	})
 
 	// view
@@ -90,9 +97,14 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 
+	// fedroom, fedsend, fedapi
+	if err := s.openFederation(ctx); err != nil {
+		return err
+	}
+
 	// clientapi
 	s.clientAPI = clientapi.New(clientapi.Config{
-		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, View: s.view,
+		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Syncer: s.syncer, Log: s.log,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
@@ -120,6 +132,10 @@ func (s *Server) startBackground() {
 		w.Follow(f)
 	}
 	s.ephemeral.Start(w.Group)
+	if s.config.Federation.Enabled {
+		s.federated.Start(w)
+		s.sender.Start(w)
+	}
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
 	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})

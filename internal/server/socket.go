@@ -88,7 +88,7 @@ type Commands struct {
 
 // OpenCommands finds the running server or opens the data itself.
 func OpenCommands(ctx context.Context, c *config.Config, log *slog.Logger) (*Commands, error) {
-	k, err := openCore(ctx, c, log)
+	k, err := openCore(ctx, Config{Config: c, Log: log, Version: "command"})
 	if errors.Is(err, ErrInUse) {
 		path, pathErr := socketPath(c.DataDir)
 		if pathErr != nil {
