@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/tidwall/gjson"
+
+	"myelin/internal/spectest"
 )
 
 // Client talks to a server as one device of one user, or as nobody. Its methods end the test
@@ -126,7 +128,7 @@ func (c *Client) Do(method, path string, body any) *Answer {
 	if err != nil {
 		c.tb.Fatalf("%s %s: %v", method, path, err)
 	}
-	checkAnswer(c.tb, method, path, a)
+	spectest.Check(c.tb, method, absolute(path), spectest.Answer{Status: a.Status, Header: a.Header, Body: a.Body})
 	return a
 }
 

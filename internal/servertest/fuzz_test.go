@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"myelin/internal/clientapi"
+	"myelin/internal/config"
 	"myelin/internal/sqldb"
 	"myelin/internal/web"
 )
@@ -30,7 +31,7 @@ type target struct {
 }
 
 func newTarget(tb testing.TB) *target {
-	s := Start(tb, sqldb.SQLite)
+	s := Start(tb, sqldb.SQLite, func(c *config.Config) { c.Federation.Enabled = false }) // no server to wait for
 	alice, bob := s.Register(tb, "alice"), s.Register(tb, "bob")
 	guest := s.Guest(tb)
 	alias := "#" + Unique("fuzz-") + ":localhost"

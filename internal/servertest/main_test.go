@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"myelin/internal/clientapi"
+	"myelin/internal/spectest"
 	"myelin/spec"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	run, skip, fuzz := flag.Lookup("test.run").Value.String(), flag.Lookup("test.skip").Value.String(), flag.Lookup("test.fuzz").Value.String()
-	if _, err := loadChecker(); err == nil && code == 0 && run == "" && skip == "" && fuzz == "" && flag.Lookup("test.list").Value.String() == "" {
+	if spectest.Missing() == nil && code == 0 && run == "" && skip == "" && fuzz == "" && flag.Lookup("test.list").Value.String() == "" {
 		if missing := unexercised(); len(missing) > 0 {
 			fmt.Printf("FAIL: no test had a success of the operations %s\n", strings.Join(missing, ", "))
 			code = 1
@@ -33,7 +34,7 @@ func unexercised() []string {
 	for _, op := range spec.Of(spec.ClientServer) {
 		specified[op.ID] = true
 	}
-	exercised := Exercised()
+	exercised := spectest.Exercised(spec.ClientServer)
 	var missing []string
 	for _, r := range new(clientapi.API).Routes() {
 		// A route may answer two operations of the same path; the document has the first.

@@ -14,7 +14,6 @@ import (
 	"myelin/internal/config"
 	"myelin/internal/server"
 	"myelin/internal/sqldb"
-	"myelin/internal/sqldb/sqldbtest"
 )
 
 // Server is a running server with a database of its own. It stops when its test ends.
@@ -25,10 +24,12 @@ type Server struct {
 	Config *config.Config
 
 	tb      testing.TB
-	log     *slog.Logger
+	log     *watch // of the run under way
 	handler http.Handler
 	http    *http.Client
 	stop    func() error
+	// member is what the server has as part of a Net; nil without one.
+	member *member
 }
 
 // Each runs a subtest on each engine.
@@ -42,19 +43,13 @@ func Each(t *testing.T, run func(t *testing.T, s *Server), configure ...func(*co
 // Start runs a server with open registration and without rate limits, unless configure says otherwise.
 func Start(tb testing.TB, d sqldb.Dialect, configure ...func(*config.Config)) *Server {
 	tb.Helper()
-	c := config.Default()
+	c := configuration(tb, d)
 	c.DataDir = filepath.Join(tb.TempDir(), "data")
-	if d == sqldb.PostgreSQL {
-		c.Database = sqldbtest.URL(tb, d)
-	}
 	c.Client.Listen = "127.0.0.1:0"
-	c.Registration = "open"
-	c.AllowGuests = true
-	c.RateLimits = "off"
 	for _, f := range configure {
 		f(c)
 	}
-	s := &Server{Config: c, tb: tb, log: slog.New(newWatch(tb))}
+	s := &Server{Config: c, tb: tb}
 	tb.Cleanup(s.Stop)
 	s.start()
 	return s
@@ -63,20 +58,25 @@ func Start(tb testing.TB, d sqldb.Dialect, configure ...func(*config.Config)) *S
 func (s *Server) start() {
 	s.tb.Helper()
 	ready := make(chan net.Addr, 1)
-	srv, err := server.New(s.tb.Context(), server.Config{
-		Config: s.Config, Version: "test", Log: s.log, Ready: func(a net.Addr) { ready <- a },
-	})
+	s.log = newWatch(s.tb, s.Config.ServerName)
+	own := server.Config{Config: s.Config, Version: "test", Log: slog.New(s.log), Ready: func(a net.Addr) { ready <- a }}
+	s.http = newHTTP()
+	if s.member != nil {
+		s.member.join(&own)
+		s.http.Transport.(*http.Transport).DialContext = s.member.net.clients.Dial
+	}
+	srv, err := server.New(s.tb.Context(), own)
 	if err != nil {
 		s.tb.Fatalf("build the server: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.tb.Context()))
 	done := make(chan error, 1)
 	go func() { done <- srv.Run(ctx) }()
-	s.http = newHTTP()
+	client := s.http
 	s.stop = func() error {
 		cancel()
 		err := <-done
-		s.http.CloseIdleConnections()
+		client.CloseIdleConnections()
 		return err
 	}
 	select {
@@ -136,21 +136,25 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // watch is a log that fails the test at the first error.
 type watch struct {
-	tb   testing.TB
-	with string
+	tb     testing.TB
+	server string
+	with   string
 
 	mu   *sync.Mutex
 	over *bool // guarded by mu: the test has ended, and may not be talked to
 }
 
-func newWatch(tb testing.TB) *watch {
-	w := &watch{tb: tb, mu: new(sync.Mutex), over: new(bool)}
-	tb.Cleanup(func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		*w.over = true
-	})
+func newWatch(tb testing.TB, server string) *watch {
+	w := &watch{tb: tb, server: server, mu: new(sync.Mutex), over: new(bool)}
+	tb.Cleanup(w.mute)
 	return w
+}
+
+// mute ends the watching: what is logged from now on is nobody's failure.
+func (w *watch) mute() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*w.over = true
 }
 
 func (w *watch) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
@@ -167,9 +171,9 @@ func (w *watch) Handle(_ context.Context, r slog.Record) error {
 	switch {
 	case *w.over:
 	case r.Level >= slog.LevelError:
-		w.tb.Errorf("the server logs an error: %s", &line)
+		w.tb.Errorf("%s logs an error: %s", w.server, &line)
 	default:
-		w.tb.Logf("the server warns: %s", &line)
+		w.tb.Logf("%s warns: %s", w.server, &line)
 	}
 	return nil
 }
