@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -26,7 +27,8 @@ var methods = map[string]bool{"GET": true, "PUT": true, "POST": true, "DELETE": 
 // FindRoutes reads the Go source below root and returns the routes of one API, and the operations
 // that a test names: in a string literal of its own or in a citation ("// Spec: cs sync").
 func FindRoutes(root fs.FS, api string) ([]Route, Mention, error) {
-	s := scan{ids: map[string]bool{}, tested: Mention{}, files: token.NewFileSet()}
+	s := scan{ids: map[string]bool{}, tested: Mention{}, files: token.NewFileSet(), values: map[[2]string]string{}}
+	var parsed []source
 	for _, op := range Of(api) {
 		s.ids[op.ID] = true
 	}
@@ -51,9 +53,27 @@ func FindRoutes(root fs.FS, api string) ([]Route, Mention, error) {
 		if err != nil {
 			return err
 		}
-		return s.file(p, raw)
+		f, err := parser.ParseFile(s.files, p, raw, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		parsed = append(parsed, source{p, f})
+		s.constants(f, path.Dir(p))
+		return nil
 	})
-	return s.routes, s.tested, err
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range parsed {
+		s.file(f)
+	}
+	return s.routes, s.tested, nil
+}
+
+// source is a parsed file.
+type source struct {
+	path string
+	ast  *ast.File
 }
 
 type scan struct {
@@ -62,28 +82,52 @@ type scan struct {
 	files  *token.FileSet
 	routes []Route
 	tested Mention
+	// values are constant strings by folder and name; "" where a folder has several of the name.
+	values map[[2]string]string
+	folder string // of the file that is looked at
 }
 
-func (s *scan) file(p string, raw []byte) error {
-	f, err := parser.ParseFile(s.files, p, raw, parser.ParseComments)
-	if err != nil {
-		return err
-	}
-	if strings.HasSuffix(p, "_test.go") || strings.Contains(p, "test/") {
-		s.tests(f)
-		return nil
-	}
+// constants notes the constant strings of a file, those inside of functions as well.
+func (s *scan) constants(f *ast.File, folder string) {
 	ast.Inspect(f, func(n ast.Node) bool {
+		decl, ok := n.(*ast.GenDecl)
+		if !ok || decl.Tok != token.CONST {
+			return true
+		}
+		for _, spec := range decl.Specs {
+			v := spec.(*ast.ValueSpec)
+			for i, name := range v.Names {
+				if i >= len(v.Values) {
+					break
+				}
+				text, ok := s.stringOf(v.Values[i])
+				key := [2]string{folder, name.Name}
+				if was, twice := s.values[key]; !ok || twice && was != text {
+					text = ""
+				}
+				s.values[key] = text
+			}
+		}
+		return true
+	})
+}
+
+func (s *scan) file(f source) {
+	s.folder = path.Dir(f.path)
+	if strings.HasSuffix(f.path, "_test.go") || strings.Contains(f.path, "test/") {
+		s.tests(f.ast)
+		return
+	}
+	ast.Inspect(f.ast, func(n ast.Node) bool {
 		if lit, ok := n.(*ast.CompositeLit); ok {
 			s.literal(lit)
 		}
 		return true
 	})
-	return nil
 }
 
 // literal records a composite literal that is a route: its own elements, not those of literals
-// inside it, hold exactly one path and an operationId. A value that names several
+// inside it, hold exactly one path and an operationId, and its fields are exported, if it names them. A value that names several
 // operations, "getEvents peekEvents", is a route for each.
 func (s *scan) literal(lit *ast.CompositeLit) {
 	at := s.files.Position(lit.Pos())
@@ -91,13 +135,16 @@ func (s *scan) literal(lit *ast.CompositeLit) {
 	var ops []string
 	for _, e := range lit.Elts {
 		if kv, ok := e.(*ast.KeyValueExpr); ok {
+			if field, ok := kv.Key.(*ast.Ident); ok && !field.IsExported() {
+				return // a request that we send, in a type of its package
+			}
 			e = kv.Value
 		}
 		if sel, ok := e.(*ast.SelectorExpr); ok && strings.HasPrefix(sel.Sel.Name, "Method") {
 			r.Method = strings.ToUpper(strings.TrimPrefix(sel.Sel.Name, "Method"))
 			continue
 		}
-		text, ok := stringOf(e)
+		text, ok := s.stringOf(e)
 		switch {
 		case !ok:
 		case methods[text]:
@@ -123,7 +170,7 @@ func (s *scan) literal(lit *ast.CompositeLit) {
 
 func (s *scan) tests(f *ast.File) {
 	ast.Inspect(f, func(n ast.Node) bool {
-		if text, ok := stringOf(n); ok && s.ids[text] {
+		if text, ok := s.stringOf(n); ok && s.ids[text] {
 			s.tested[text] = true
 		}
 		return true
@@ -142,8 +189,9 @@ func (s *scan) tests(f *ast.File) {
 	}
 }
 
-// stringOf evaluates a string literal, or a sum whose last term is one: prefix + "/sync".
-func stringOf(n ast.Node) (string, bool) {
+// stringOf evaluates a string literal, or a sum whose last term is one: prefix + "/sync". A constant of the package counts
+// with its value, anything else in front as empty.
+func (s *scan) stringOf(n ast.Node) (string, bool) {
 	switch e := n.(type) {
 	case *ast.BasicLit:
 		if e.Kind != token.STRING {
@@ -155,8 +203,11 @@ func stringOf(n ast.Node) (string, bool) {
 		if e.Op != token.ADD {
 			return "", false
 		}
-		left, _ := stringOf(e.X)
-		right, ok := stringOf(e.Y)
+		left, _ := s.stringOf(e.X)
+		if name, ok := e.X.(*ast.Ident); ok {
+			left = s.values[[2]string{s.folder, name.Name}]
+		}
+		right, ok := s.stringOf(e.Y)
 		return left + right, ok
 	}
 	return "", false

@@ -14,28 +14,31 @@ import (
 )
 
 func main() {
-	api := flag.String("api", spec.ClientServer, "which API: client-server, server-server, application-service, identity, push-gateway")
+	apis := flag.String("api", spec.ClientServer+","+spec.ServerServer, "which APIs, with commas between: client-server, server-server, application-service, identity, push-gateway")
 	root := flag.String("root", ".", "root of the repository")
 	tested := flag.String("tested", "", "file with the operationIds that tests exercised, one per line")
 	missing := flag.Bool("missing", false, "list the operations without a route")
 	asJSON := flag.Bool("json", false, "print the report as JSON")
 	flag.Parse()
 
-	r, err := build(*root, *api, *tested)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "coverage:", err)
-		os.Exit(2)
+	wrong := false
+	for i, api := range strings.Split(*apis, ",") {
+		if i > 0 && !*asJSON {
+			fmt.Println()
+		}
+		r, err := build(*root, api, *tested)
+		if err == nil && *asJSON {
+			err = json.NewEncoder(os.Stdout).Encode(r)
+		} else if err == nil {
+			err = r.print(os.Stdout, *missing)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "coverage:", err)
+			os.Exit(2)
+		}
+		wrong = wrong || len(r.Wrong) > 0
 	}
-	if *asJSON {
-		err = json.NewEncoder(os.Stdout).Encode(r)
-	} else {
-		err = r.print(os.Stdout, *missing)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "coverage:", err)
-		os.Exit(2)
-	}
-	if len(r.Wrong) > 0 {
+	if wrong {
 		os.Exit(1)
 	}
 }
