@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// How many connections other servers may hold open: all together, and from one address. One server needs a few; a
-// proxy holds those of everybody.
+// How many connections other servers may hold open: all together, and from one address. One server needs a few, but who hosts many
+// of them often sends from one address; a proxy holds those of everybody.
 const (
 	maxServerConns  = 8192
-	maxAddressConns = 128
+	maxAddressConns = 1024
 )
 
 // bounded is a listener that closes connections beyond a number at once, so that neither one address nor
