@@ -331,8 +331,8 @@ func (h *Mux) record(req *Request, o *outcome) {
 
 	level := slog.LevelInfo
 	switch {
-	case o.blame != nil:
-		level = slog.LevelError
+	case o.blame != nil && o.status != http.StatusBadGateway && o.status != http.StatusGatewayTimeout:
+		level = slog.LevelError // those two tell of other servers, which fail all the time
 	case h.config.QuietRequests:
 		return
 	case o.left:

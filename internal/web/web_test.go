@@ -204,6 +204,19 @@ func TestLogSaysWhyAndKeepsSecrets(t *testing.T) {
 	}
 }
 
+// TestOthersFailuresAreNoErrors: what another server failed at is in the log with its reason, and not as an error of this one.
+func TestOthersFailuresAreNoErrors(t *testing.T) {
+	var out bytes.Buffer
+	mux := newMux(t, web.Config{
+		Log:    slog.New(slog.NewTextHandler(&out, nil)),
+		Routes: []web.Route{{Method: "GET", Path: "/", Op: "ask", Auth: web.None, Handle: failing(mxerr.New(mxerr.CodeConnectionFailed, "b.test can't be reached"))}},
+	})
+	wantAnswer(t, do(mux, "GET /", "", ""), 502, "M_CONNECTION_FAILED")
+	if log := out.String(); !strings.Contains(log, "level=INFO") || !strings.Contains(log, "b.test can't be reached") {
+		t.Errorf("logged %q", log)
+	}
+}
+
 // TestTranslate: errors of lower packages get an errcode where the server knows one for them.
 func TestTranslate(t *testing.T) {
 	refused := errors.New("text has a NUL")
