@@ -27,6 +27,7 @@ func (a *API) Routes() []web.Route {
 		a.sendingRoutes(),
 		a.readingRoutes(),
 		a.directoryRoutes(),
+		a.spaceRoutes(),
 		a.ephemeralRoutes(),
 		a.streamRoutes(),
 		a.syncRoutes(),

@@ -33,7 +33,9 @@ type Directory struct {
 	graph *graph.Graph
 	log   *slog.Logger
 	list  list
-	close func()
+	// hearsay is what other servers said of rooms.
+	hearsay hearsay
+	close   func()
 }
 
 // migrations make the tables. A reserved alias has an empty room_id. Times are in milliseconds since the epoch.
@@ -49,6 +51,15 @@ var migrations = []sqldb.Migration{{Slice: "directory", Version: 1, SQL: `
 		room_id TEXT NOT NULL PRIMARY KEY,
 		created BIGINT NOT NULL
 	);
+`}, {Slice: "directory", Version: 2, SQL: `
+	CREATE TABLE tours (
+		token TEXT NOT NULL PRIMARY KEY,
+		user_id TEXT NOT NULL,
+		created BIGINT NOT NULL,
+		way BLOB NOT NULL
+	);
+	CREATE INDEX tours_by_user ON tours (user_id, created);
+	CREATE INDEX tours_by_age ON tours (created);
 `}}
 
 // Open prepares the tables and returns the directory.
@@ -59,7 +70,7 @@ func Open(ctx context.Context, c Config) (*Directory, error) {
 	if err := c.DB.Migrate(ctx, migrations...); err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
-	d := &Directory{db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, close: func() {}}
+	d := &Directory{db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, hearsay: newHearsay(), close: func() {}}
 	d.list.reset(c.Bus == nil)
 	if c.Bus != nil {
 		_, d.close = c.Bus.Subscribe(d.list.follow)

@@ -11,6 +11,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/directory"
+	"myelin/internal/fedclient"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -34,6 +35,7 @@ type node struct {
 	ctx   context.Context
 	db    *sqldb.DB
 	bus   *bus.Bus
+	names *ours.Set
 	rooms *room.Rooms
 }
 
@@ -41,21 +43,21 @@ func start(t *testing.T, open sqldbtest.Open) *node {
 	t.Helper()
 	n := &node{t: t, ctx: t.Context(), bus: bus.New(bus.Config{})}
 	n.db = open(func(c *sqldb.Config) { c.Committed = n.bus.Committed })
-	names, err := ours.Open(n.ctx, ours.Config{DB: n.db, Names: []id.ServerName{"here.example", "there.example"}})
-	if err != nil {
+	var err error
+	if n.names, err = ours.Open(n.ctx, ours.Config{DB: n.db, Names: []id.ServerName{"here.example", "there.example"}}); err != nil {
 		t.Fatal(err)
 	}
 	g, err := graph.Open(n.ctx, graph.Config{DB: n.db})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Directory, err = directory.Open(n.ctx, directory.Config{DB: n.db, Ours: names, Graph: g, Bus: n.bus}); err != nil {
+	if n.Directory, err = directory.Open(n.ctx, directory.Config{DB: n.db, Ours: n.names, Graph: g, Bus: n.bus}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
 	version, _ := roomver.Get(roomver.Default)
 	n.rooms = room.New(room.Config{
-		Graph: g, Ours: names, DefaultVersion: version, Alias: n.Lookup,
+		Graph: g, Ours: n.names, DefaultVersion: version, Alias: n.Lookup,
 		Profile: func(context.Context, id.UserID) (room.Profile, error) { return room.Profile{}, nil },
 		IsGuest: func(context.Context, id.UserID) (bool, error) { return false, nil },
 	})
@@ -130,6 +132,9 @@ func TestStatements(t *testing.T) {
 		accounts, err := account.Open(n.ctx, account.Config{DB: n.db})
 		n.ok(err)
 		defer accounts.Close(n.ctx)
+		client, err := fedclient.Open(n.ctx, fedclient.Config{DB: n.db, Ours: n.names})
+		n.ok(err)
+		defer client.Close()
 		sqldbtest.PrepareAll(t, n.db)
 	})
 }

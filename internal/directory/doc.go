@@ -1,9 +1,9 @@
-// Package directory is how rooms are found: by an alias, in the list of published rooms, and, by other servers, in a space.
+// Package directory is how rooms are found: by an alias, in the list of published rooms, or in a space.
 //
 // # Owns
 //
-// The tables aliases and published, and in memory a list of what the published rooms say of
-// themselves.
+// The tables aliases, published and tours, and in memory a list of what the published rooms say of
+// themselves, and for two minutes what other servers said of rooms that nobody of ours is in.
 //
 // # Invariants
 //
@@ -15,10 +15,16 @@
 //     first. What another node changed makes all of it stale. Publication takes a position of the stream for
 //     this reason, though no client sees it in a sync.
 //
+//   - A tour through a space shows each room once. What it has before it and behind it is kept in its table between pages, so any
+//     node can go on. A page costs a bounded number of rooms looked at, of questions to other servers and of bytes; where one of these is used up the
+//     page ends early.
+//   - What the database knows of a room comes before what another server says of it, and whether a user may see a room is decided
+//     here, for each answer anew.
+//
 // # Refuses
 //
 // To change rooms: which aliases a room calls canonical is said by its own events, and package
-// clientapi has them corrected. To resolve what belongs to other servers.
+// clientapi has them corrected. To speak with other servers: callers bring a function that asks them.
 //
 // # Locks
 //

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -14,13 +13,11 @@ import (
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
 )
 
-// maxChildren bounds the rooms of a space that one answer looks at, maxChildEvents the events that these are picked from.
-const (
-	maxChildren    = 200
-	maxChildEvents = 2000
-)
+// maxChildren bounds the rooms of a space that one answer to another server looks at.
+const maxChildren = 200
 
 // SpaceRoom is what a space's hierarchy says of a room.
 //
@@ -29,7 +26,7 @@ type SpaceRoom struct {
 	*Summary
 	AllowedRoomIDs []id.RoomID `json:"allowed_room_ids,omitempty"`
 	Encryption     string      `json:"encryption,omitempty"`
-	RoomVersion    string      `json:"room_version"`
+	RoomVersion    string      `json:"room_version,omitempty"`
 }
 
 // Space is a room with its children.
@@ -68,17 +65,16 @@ func (d *Directory) Hierarchy(ctx context.Context, who Visitor, room id.RoomID, 
 	if open, err := d.isOpenTo(ctx, who, head); err != nil || !open {
 		return nil, cmp.Or(err, error(unknown))
 	}
-	children, err := d.children(ctx, head, suggestedOnly)
-	if err != nil {
-		return nil, err
-	}
 	out := &Space{Children: []SpaceRoom{}, InaccessibleChildren: []id.RoomID{}}
 	if out.Room.SpaceRoom, err = d.spaceRoom(ctx, head); err != nil {
 		return nil, err
 	}
-	out.Room.ChildrenState = []json.RawMessage{}
+	children, err := d.children(ctx, head, out.Room.RoomType, suggestedOnly, maxChildren)
+	if err != nil {
+		return nil, err
+	}
+	out.Room.ChildrenState = strippedChildren(children)
 	for _, c := range children {
-		out.Room.ChildrenState = append(out.Room.ChildrenState, c.stripped())
 		child, err := d.resident(ctx, c.room)
 		if err != nil {
 			return nil, err
@@ -139,13 +135,29 @@ func (d *Directory) isOpenTo(ctx context.Context, who Visitor, head *graph.Head)
 	if rules == nil {
 		return false, nil
 	}
-	switch str(gjson.GetBytes(rules.Content(), "join_rule")) {
-	case "public", "knock", "knock_restricted":
-		return true, nil
-	case "restricted":
+	rule := str(gjson.GetBytes(rules.Content(), "join_rule"))
+	if rule == restricted && head.Version.Restricted {
 		return d.mayEnterBy(ctx, who.Name, rules)
 	}
-	return false, nil
+	return isOpen(rule, head.Version), nil
+}
+
+const restricted = "restricted"
+
+// isOpen reports whether anybody at all may join a room by this rule, or knock. A version of nil is one that isn't known here, which may
+// have every rule.
+//
+// Spec: cs m.room.join_rules
+func isOpen(rule string, v *roomver.Version) bool {
+	switch rule {
+	case "public":
+		return true
+	case "knock":
+		return v == nil || v.Knock
+	case "knock_restricted":
+		return v == nil || v.KnockRestricted
+	}
+	return false
 }
 
 // maxAllowed bounds the rooms that a restricted room can be entered by.
@@ -193,71 +205,8 @@ func (d *Directory) spaceRoom(ctx context.Context, head *graph.Head) (SpaceRoom,
 	if e := state["m.room.encryption"]; e != nil {
 		s.Encryption = clip(str(gjson.GetBytes(e.Content(), "algorithm")), id.MaxLength)
 	}
-	if rules := state["m.room.join_rules"]; rules != nil && strings.HasSuffix(summary.JoinRule, "restricted") {
+	if rules := state["m.room.join_rules"]; rules != nil && strings.HasSuffix(summary.JoinRule, restricted) {
 		s.AllowedRoomIDs = allowedRooms(rules)
 	}
 	return s, nil
-}
-
-// child is a child of a space.
-type child struct {
-	room  id.RoomID
-	order string
-	event *event.PDU
-}
-
-// stripped is the child event as a hierarchy shows it.
-func (c child) stripped() json.RawMessage {
-	raw, _ := json.Marshal(struct { // of what was JSON before
-		Type     string          `json:"type"`
-		StateKey string          `json:"state_key"`
-		Sender   id.UserID       `json:"sender"`
-		TS       int64           `json:"origin_server_ts"`
-		Content  json.RawMessage `json:"content"`
-	}{c.event.Type(), c.event.Key().StateKey, c.event.Sender(), c.event.OriginServerTS(), c.event.Content()})
-	return raw
-}
-
-// children lists the children of a space in their order, the first ones if there are very many.
-//
-// Spec: cs Ordering of children within a space
-func (d *Directory) children(ctx context.Context, head *graph.Head, suggestedOnly bool) ([]child, error) {
-	var nids []graph.EventNID
-	for _, nid := range head.State.OfType("m.space.child") {
-		if len(nids) < maxChildEvents {
-			nids = append(nids, nid)
-		}
-	}
-	events, err := d.graph.Events(ctx, head.Room, nids)
-	if err != nil {
-		return nil, err
-	}
-	var found []child
-	for _, e := range events {
-		content := gjson.ParseBytes(e.PDU.Content())
-		room, err := id.ParseRoomID(e.PDU.Key().StateKey)
-		if err != nil || room == head.ID || !content.Get("via").IsArray() || len(content.Get("via").Array()) == 0 ||
-			suggestedOnly && !content.Get("suggested").Bool() {
-			continue
-		}
-		found = append(found, child{room, orderOf(content), e.PDU})
-	}
-	slices.SortFunc(found, func(a, b child) int {
-		if (a.order == "") != (b.order == "") {
-			return cmp.Compare(b.order, a.order) // those with an order come first
-		}
-		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.event.OriginServerTS(), b.event.OriginServerTS()), cmp.Compare(a.room, b.room))
-	})
-	return found[:min(len(found), maxChildren)], nil
-}
-
-// orderOf returns the order of a child, "" where it has none that is valid.
-//
-// Spec: cs m.space.child
-func orderOf(content gjson.Result) string {
-	order := str(content.Get("order"))
-	if len(order) > 50 || strings.ContainsFunc(order, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
-		return ""
-	}
-	return order
 }

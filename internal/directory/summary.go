@@ -70,17 +70,22 @@ func (d *Directory) summary(ctx context.Context, head *graph.Head) (*Summary, er
 		WorldReadable:  isWorldReadable(state["m.room.history_visibility"]),
 		GuestCanJoin:   text("m.room.guest_access", "guest_access") == "can_join",
 	}
+	s.tidy()
+	if s.JoinRule == "" {
+		s.JoinRule = "invite" // what no rule means to the authorisation rules
+	}
+	s.words = fold(s.Name + "\n" + s.Topic + "\n" + s.CanonicalAlias)
+	return s, nil
+}
+
+// tidy leaves out what can't be shown.
+func (s *Summary) tidy() {
 	if _, err := id.ParseRoomAlias(s.CanonicalAlias); err != nil {
 		s.CanonicalAlias = ""
 	}
 	if len(s.AvatarURL) > maxURL {
 		s.AvatarURL = ""
 	}
-	if s.JoinRule == "" {
-		s.JoinRule = "invite" // what no rule means to the authorisation rules
-	}
-	s.words = fold(s.Name + "\n" + s.Topic + "\n" + s.CanonicalAlias)
-	return s, nil
 }
 
 func str(v gjson.Result) string {

@@ -71,6 +71,42 @@ func (f *Federated) PublicRooms(ctx context.Context, server id.ServerName, q fed
 }
 
 const (
+	// spaceTime bounds how long a user waits for what other servers know of a room, spaceServers is how many are asked for it.
+	spaceTime    = 10 * time.Second
+	spaceServers = 3
+)
+
+// Hierarchy asks other servers for a room that nobody of ours is in, and for its children if it is a space: those named, then those
+// through which the user could enter the room. Its errors have a code where there is nobody who tells.
+//
+// Spec: ss getSpaceHierarchy
+func (f *Federated) Hierarchy(ctx context.Context, room id.RoomID, user id.UserID, via []id.ServerName, suggestedOnly bool) (fedclient.Hierarchy, error) {
+	servers, err := f.doors(ctx, room, user, via)
+	if err != nil {
+		return fedclient.Hierarchy{}, err
+	}
+	asking, cancel := context.WithTimeout(ctx, spaceTime)
+	defer cancel()
+	r := new(refusals)
+	for _, server := range servers[:min(len(servers), spaceServers)] {
+		answer, err := f.cfg.Client.Hierarchy(asking, ask(user.Domain(), server), room, suggestedOnly)
+		if err == nil {
+			return answer, nil
+		}
+		if ctx.Err() != nil || asking.Err() == nil && !outside(err) {
+			return answer, err
+		}
+		if r.add(server, err); asking.Err() != nil {
+			break
+		}
+	}
+	if len(r.servers) == 0 {
+		return fedclient.Hierarchy{}, mxerr.NotFound("there is no other server to ask for %s", room)
+	}
+	return fedclient.Hierarchy{}, r.err("the question")
+}
+
+const (
 	// maxReach bounds how many events a page of history is filled with from elsewhere.
 	maxReach = 100
 	// reachRounds is how often other servers are asked for one page, reachTime how long its reader waits for them in all. What comes

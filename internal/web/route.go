@@ -40,8 +40,7 @@ const (
 	RateLogin
 	// RateServer fits requests of other servers that read or change a little, transactions among them.
 	RateServer
-	// RateHeavy fits requests of other servers whose answer may be the state of a large room, or makes us
-	// ask somebody else.
+	// RateHeavy fits requests whose answer may be the state of a large room, or makes us ask somebody else.
 	RateHeavy
 	// RateNone counts nothing.
 	RateNone
