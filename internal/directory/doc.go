@@ -10,7 +10,9 @@
 //   - An alias belongs to one of our server names and leads to one room. While a room is being created its
 //     alias is reserved: it leads nowhere yet, and nobody else gets it. A reservation that was left behind by a crash
 //     can be taken over after a minute.
+//
 //   - Aliases and publication move to the replacement of a room in the transaction that creates it.
+//
 //   - The list in memory is dropped, room by room, before whoever changed a room is answered: the bus calls
 //     first. What another node changed makes all of it stale. Publication takes a position of the stream for
 //     this reason, though no client sees it in a sync.
@@ -18,6 +20,7 @@
 //   - A tour through a space shows each room once. What it has before it and behind it is kept in its table between pages, so any
 //     node can go on. A page costs a bounded number of rooms looked at, of questions to other servers and of bytes; where one of these is used up the
 //     page ends early.
+//
 //   - What the database knows of a room comes before what another server says of it, and whether a user may see a room is decided
 //     here, for each answer anew.
 //

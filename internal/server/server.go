@@ -91,17 +91,18 @@ func New(ctx context.Context, c Config) (_ *Server, err error) {
 // openHandlers builds what the ports serve.
 func (s *Server) openHandlers() (err error) {
 	forClients, forServers := s.routes()
-	if s.clients, err = s.handler("client", forClients); err != nil || forServers == nil {
+	if s.clients, err = s.handler("client", forClients, forServers); err != nil || forServers == nil {
 		return err
 	}
-	s.servers, err = s.handler("federation", forServers)
+	s.servers, err = s.handler("federation", forServers, forClients)
 	return err
 }
 
-// handler serves routes. The port's metrics bear its name.
-func (s *Server) handler(port string, routes []web.Route) (http.Handler, error) {
+// handler serves routes, and knows of those that are elsewhere. The port's metrics bear its name.
+func (s *Server) handler(port string, routes, elsewhere []web.Route) (http.Handler, error) {
 	return web.New(web.Config{
 		Routes:       routes,
+		Elsewhere:    elsewhere,
 		Authenticate: s.authenticate,
 
 		AuthenticateServer: s.serverAPI.Authenticate,

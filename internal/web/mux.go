@@ -25,6 +25,8 @@ import (
 // Config is what a Mux is made of.
 type Config struct {
 	Routes []Route
+	// Elsewhere are routes that the server serves on another port. A request for one of them is told so, or that its method is wrong.
+	Elsewhere []Route
 	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
 	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
 	Authenticate func(ctx context.Context, token string, r *Request) (Caller, error)
@@ -51,6 +53,7 @@ type Config struct {
 type Mux struct {
 	config       Config
 	router       router
+	elsewhere    router
 	limiter      *limiter
 	metrics      *metrics
 	unrecognized *routeMetrics
@@ -84,7 +87,26 @@ func New(c Config) (*Mux, error) {
 			return nil, err
 		}
 	}
+	for _, row := range c.Elsewhere {
+		if err := h.elsewhere.add(&route{Route: row}); err != nil {
+			return nil, err
+		}
+	}
 	return h, nil
+}
+
+// match finds the route of a request.
+func (h *Mux) match(method, path string, params *[maxParams]string) (*route, []string, error) {
+	r, allow, err := h.router.match(method, path, params)
+	if !errors.Is(err, errUnknownPath) {
+		return r, allow, err
+	}
+	switch other, allow, err := h.elsewhere.match(method, path, new([maxParams]string)); {
+	case other != nil:
+		return nil, nil, errElsewhere
+	default:
+		return nil, allow, err
+	}
 }
 
 // corsHeaders are shared between all responses and never changed.
@@ -145,7 +167,7 @@ func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
 		method = http.MethodGet
 	}
 	var allow []string
-	req.route, allow, err = h.router.match(method, r.URL.EscapedPath(), &req.params)
+	req.route, allow, err = h.match(method, r.URL.EscapedPath(), &req.params)
 	if err != nil {
 		if allow != nil {
 			req.writer.Header().Set("Allow", strings.Join(append(allow, http.MethodOptions), ", "))

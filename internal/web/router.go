@@ -162,7 +162,10 @@ func (t *router) match(method, escapedPath string, params *[maxParams]string) (r
 	return nil, nil, errUnknownPath
 }
 
-var errUnknownPath = mxerr.New(mxerr.CodeUnrecognized, "There is no such endpoint.")
+var (
+	errUnknownPath = mxerr.New(mxerr.CodeUnrecognized, "There is no such endpoint.")
+	errElsewhere   = mxerr.New(mxerr.CodeUnrecognized, "This endpoint is served on another port.")
+)
 
 // match walks down the tree. Backtracking is bounded by the pattern's depth: at each node at
 // most two ways are tried, and the tables of the specification make both succeed nowhere.

@@ -137,6 +137,27 @@ func TestUnrecognized(t *testing.T) {
 	wantAnswer(t, do(mux, "HEAD /a/b", "", ""), 200, "")
 }
 
+// A path that another port serves is no unknown one.
+func TestRoutesElsewhere(t *testing.T) {
+	mux := newMux(t, web.Config{
+		Routes:    []web.Route{{Method: "GET", Path: "/a/{id}", Op: "a", Auth: web.None, Handle: ok}},
+		Elsewhere: []web.Route{{Method: "GET", Path: "/b/{id}", Op: "b", Auth: web.Server}, {Method: "GET", Path: "/a/{id}", Op: "a"}},
+	})
+	wantAnswer(t, do(mux, "GET /a/1", "", ""), 200, "")
+	wantAnswer(t, do(mux, "PUT /a/1", "", ""), 405, "M_UNRECOGNIZED")
+	wantAnswer(t, do(mux, "PUT /c/1", "", ""), 404, "M_UNRECOGNIZED")
+	w := do(mux, "GET /b/1", "", "")
+	wantAnswer(t, w, 404, "M_UNRECOGNIZED")
+	if !strings.Contains(w.Body.String(), "another port") {
+		t.Errorf("it says %s", w.Body)
+	}
+	w = do(mux, "PUT /b/1", "", "")
+	wantAnswer(t, w, 405, "M_UNRECOGNIZED")
+	if got := w.Header().Get("Allow"); got != "GET, OPTIONS" {
+		t.Errorf("Allow: %s", got)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	secret := errors.New("disk at /secret is full")
 	for name, c := range map[string]struct {
