@@ -235,19 +235,16 @@ func (a *API) timestampToEvent(ctx context.Context, r *web.Request) (*web.Respon
 	}{event, at}), nil
 }
 
-// nearTime finds the event nearest to a time. Where nothing is known from before that time other servers are asked too: what they know
-// becomes part of the room's past, and the choice is made again.
+// nearTime finds the event nearest to a time. Where something is missing near that time other servers are asked before: what they know
+// becomes part of the room's past.
 //
 // Spec: ss getEventByTimestamp
 func (a *API) nearTime(ctx context.Context, user id.UserID, roomID id.RoomID, ts int64, backward bool) (id.EventID, int64, error) {
-	_, _, err := a.View.NearTime(ctx, user, roomID, ts, true)
-	if mxerr.Is(err, mxerr.CodeNotFound) {
-		if err := a.View.MayRead(ctx, user, roomID); err != nil {
-			return "", 0, err
-		}
-		if _, _, err := a.Federated.TimestampToEvent(ctx, roomID, ts, backward); err != nil {
-			return "", 0, err
-		}
+	if err := a.View.MayRead(ctx, user, roomID); err != nil {
+		return "", 0, err
+	}
+	if _, _, err := a.Federated.TimestampToEvent(ctx, roomID, ts, backward); err != nil {
+		return "", 0, err
 	}
 	return a.View.NearTime(ctx, user, roomID, ts, backward)
 }

@@ -127,7 +127,33 @@ func TestTimestampToEvent(t *testing.T) {
 	if err != nil || !ok || e.Flags&graph.Backfilled == 0 {
 		t.Errorf("the event is not part of the room's past: %v", err)
 	}
-	if got, _, err := b.fed.TimestampToEvent(t.Context(), r, 1<<50, false); got != "" || err != nil {
-		t.Errorf("in the future there is %s, %v", got, err)
+	// Between that event and the join something is missing still; beside other known events there is nothing to ask for.
+	asked := a.count("timestamp_to_event")
+	if asked == 0 {
+		t.Error("nobody was asked")
 	}
+	quiet := func(when int64, backward bool) {
+		t.Helper()
+		if got, _, err := b.fed.TimestampToEvent(t.Context(), r, when, backward); got != "" || err != nil || a.count("timestamp_to_event") != asked {
+			t.Errorf("near %d there is %s, %v, after %d questions", when, got, err, a.count("timestamp_to_event")-asked)
+		}
+	}
+	quiet(1<<50, false)
+	quiet(1<<50, true)
+	for _, backward := range []bool{true, false} {
+		want := ts + 5000
+		got, near, err := b.fed.TimestampToEvent(t.Context(), r, want, backward)
+		must(t, err)
+		if got == "" || near < want-1000 || near > want+1000 {
+			t.Errorf("near %d, backward %v, there is %s at %d", want, backward, got, near)
+		}
+	}
+	asked = a.count("timestamp_to_event")
+	for range 10 {
+		if _, err := b.fed.Backfill(t.Context(), r, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	quiet(ts+7000, true)
+	quiet(0, true)
 }

@@ -2,6 +2,7 @@ package fedroom
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"myelin/internal/graph"
@@ -14,10 +15,13 @@ const (
 	nearTime = 20 * time.Second
 	// nearServers is how many servers are asked for it.
 	nearServers = 3
+	// nearGaps is how many gaps of a room are looked at.
+	nearGaps = 1000
 )
 
 // TimestampToEvent asks other servers for the event that is nearest to a time in milliseconds, looking forwards or backwards, and takes it into the
-// room's past. It returns the event's ID and its time; no ID where nobody knows one, and where this server isn't in the room.
+// room's past. It returns the event's ID and its time; no ID where nobody knows one, where nothing is missing near that time, and where this
+// server isn't in the room.
 //
 // Spec: ss getEventByTimestamp
 func (f *Federated) TimestampToEvent(ctx context.Context, name id.RoomID, ts int64, backward bool) (id.EventID, int64, error) {
@@ -25,6 +29,9 @@ func (f *Federated) TimestampToEvent(ctx context.Context, name id.RoomID, ts int
 	defer cancel()
 	head, member, err := f.head(ctx, name)
 	if err != nil || head == nil {
+		return "", 0, err
+	}
+	if near, err := f.nearGap(ctx, head.Room, ts); err != nil || !near {
 		return "", 0, err
 	}
 	servers, err := f.servers(ctx, head.Room)
@@ -50,6 +57,27 @@ func (f *Federated) TimestampToEvent(ctx context.Context, name id.RoomID, ts int
 		}
 	}
 	return "", 0, nil
+}
+
+// nearGap reports whether the event that is nearest to a time, on either side, may be one that is missing here. What is missing comes before
+// what refers to it. So it can be nearest only if the first known event after that time is one that refers to something missing, or if
+// nothing is known from before.
+//
+// Spec: ss getEventByTimestamp
+func (f *Federated) nearGap(ctx context.Context, room graph.RoomNID, ts int64) (bool, error) {
+	gaps, err := f.cfg.Graph.Gaps(ctx, room, nearGaps)
+	if err != nil || len(gaps) == 0 {
+		return false, err
+	}
+	after, err := f.cfg.Graph.EventsNearTime(ctx, room, ts, false, 1)
+	if err != nil || len(after) == 0 {
+		return false, err
+	}
+	if slices.ContainsFunc(gaps, func(g graph.Gap) bool { return g.Child == after[0].NID }) {
+		return true, nil
+	}
+	before, err := f.cfg.Graph.EventsNearTime(ctx, room, ts, true, 1)
+	return len(before) == 0, err
 }
 
 // obtain returns an event of the room's graph, and fetches it if it isn't part of that yet.
