@@ -308,23 +308,35 @@ func (j *judgement) branch(ctx context.Context, e *graph.Event, place *graph.Pla
 	if e.Flags&(graph.Rejected|graph.SoftFailed) != 0 {
 		return nil
 	}
-	if place.Followed {
-		// What follows it was placed by a state that another server told: the room's state has it in already.
-		place.After = j.head.State
-		return nil
-	}
 	others := slices.DeleteFunc(slices.Clone(j.head.Extremities), func(x graph.Extremity) bool {
 		return slices.Contains(j.pdu.PrevEvents(), x.ID)
 	})
-	if others, place.Drop, err = j.rooms.spare(ctx, j.head, others, e); err != nil {
+	if !place.Followed {
+		if others, place.Drop, err = j.rooms.spare(ctx, j.head, others, e); err != nil {
+			return err
+		}
+		place.Followed = slices.Contains(place.Drop, e.NID)
+	}
+	if place.Followed && len(others) > 0 {
+		// What follows it was placed by a state that another server told: that branch has it in already. Or it is one branch too many.
+		place.After, err = j.remaining(ctx, others)
 		return err
 	}
-	if slices.Contains(place.Drop, e.NID) {
-		place.Followed, place.After = true, j.head.State
-		return nil
-	}
+	place.Followed = false
 	place.After, err = j.merge(ctx, e, place.Before, others)
 	return err
+}
+
+// remaining returns the state of the room once an event that is no branch of its own has taken those away that it follows.
+func (j *judgement) remaining(ctx context.Context, branches []graph.Extremity) (*graph.State, error) {
+	if len(branches) == len(j.head.Extremities) {
+		return j.head.State, nil
+	}
+	states, err := j.rooms.branches(ctx, j.head, branches, nil)
+	if err != nil {
+		return nil, err
+	}
+	return j.rooms.resolve(ctx, j.head, states)
 }
 
 // before returns the state before the event.
