@@ -6,6 +6,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/directory"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
@@ -18,18 +19,19 @@ import (
 
 // Config is everything the API needs.
 type Config struct {
-	Ours      *ours.Set
-	Bus       *bus.Bus
-	Accounts  *account.Accounts
-	Graph     *graph.Graph
-	Rooms     *room.Rooms
-	Federated *fedroom.Federated
-	View      *view.View
-	Directory *directory.Directory
-	Ephemeral *ephemeral.Ephemeral
-	Syncer    *syncer.Syncer
-	Log       *slog.Logger
-	Settings  Settings
+	Ours       *ours.Set
+	Bus        *bus.Bus
+	Accounts   *account.Accounts
+	Graph      *graph.Graph
+	Rooms      *room.Rooms
+	Federated  *fedroom.Federated
+	View       *view.View
+	Directory  *directory.Directory
+	Ephemeral  *ephemeral.Ephemeral
+	Encryption *e2ee.Encryption
+	Syncer     *syncer.Syncer
+	Log        *slog.Logger
+	Settings   Settings
 }
 
 // Settings are the choices of the operator that shape answers of the API.

@@ -29,6 +29,7 @@ func (a *API) Routes() []web.Route {
 		a.directoryRoutes(),
 		a.spaceRoutes(),
 		a.ephemeralRoutes(),
+		a.encryptionRoutes(),
 		a.streamRoutes(),
 		a.syncRoutes(),
 	))

@@ -7,6 +7,7 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/directory"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedclient"
 	"myelin/internal/fedroom"
@@ -21,17 +22,18 @@ import (
 
 // Config is everything the API needs.
 type Config struct {
-	Ours      *ours.Set
-	Accounts  *account.Accounts
-	Graph     *graph.Graph
-	Rooms     *room.Rooms
-	View      *view.View
-	Directory *directory.Directory
-	Ephemeral *ephemeral.Ephemeral
-	Client    *fedclient.Client
-	Federated *fedroom.Federated
-	Log       *slog.Logger // nil discards
-	Settings  Settings
+	Ours       *ours.Set
+	Accounts   *account.Accounts
+	Graph      *graph.Graph
+	Rooms      *room.Rooms
+	View       *view.View
+	Directory  *directory.Directory
+	Ephemeral  *ephemeral.Ephemeral
+	Encryption *e2ee.Encryption
+	Client     *fedclient.Client
+	Federated  *fedroom.Federated
+	Log        *slog.Logger // nil discards
+	Settings   Settings
 }
 
 // Settings are the choices of the operator that shape answers of the API.
@@ -80,6 +82,7 @@ func (a *API) Routes() []web.Route {
 		a.inviteRoutes(),
 		a.listingRoutes(),
 		a.queryRoutes(),
+		a.deviceRoutes(),
 	)
 }
 

@@ -13,6 +13,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/config"
+	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
@@ -77,6 +78,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		Guests:              c.AllowGuests,
 		TokenLifetime:       time.Duration(c.Session.AccessTokenLifetime),
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
+		DevicesChanged:      e2ee.DevicesChanged,
 	})
 	if err != nil {
 		return nil, err
@@ -86,6 +88,10 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		defer cancel()
 		return k.accounts.Close(ctx)
 	})
+	// Commands change devices too, and their keys with them.
+	if err := k.db.Migrate(ctx, e2ee.Migrations()...); err != nil {
+		return nil, fmt.Errorf("prepare the tables of keys: %w", err)
+	}
 	if err := k.openClient(ctx); err != nil {
 		return nil, err
 	}

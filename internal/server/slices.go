@@ -14,6 +14,7 @@ import (
 
 	"myelin/internal/clientapi"
 	"myelin/internal/directory"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedapi"
 	"myelin/internal/fedroom"
@@ -37,6 +38,7 @@ type slices struct {
 	view        *view.View
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
+	encryption  *e2ee.Encryption
 	federated   *fedroom.Federated
 	sender      *fedsend.Sender
 	syncer      *syncer.Syncer
@@ -91,9 +93,17 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, func() error { s.ephemeral.Close(); return nil })
 
+	// e2ee
+	s.encryption, err = e2ee.Open(ctx, e2ee.Config{DB: s.db, Bus: s.bus, Ours: s.ours, Client: s.client, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.encryption.Close(); return nil })
+
 	// syncer
 	s.syncer = syncer.New(syncer.Config{
 		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral,
+		Sections: syncer.Encryption(s.encryption),
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 
@@ -105,7 +115,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	// clientapi
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
-		Directory: s.directory, Ephemeral: s.ephemeral, Syncer: s.syncer, Log: s.log,
+		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Syncer: s.syncer, Log: s.log,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -139,6 +149,7 @@ func (s *Server) startBackground() {
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
 	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})
+	w.Schedule(work.Job{Name: "forget claimed keys", Period: 24 * time.Hour, Run: s.encryption.ForgetClaimed})
 	w.Schedule(work.Job{Name: "reclaim states", Period: 24 * time.Hour, Run: s.reclaimStates})
 }
 

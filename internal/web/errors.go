@@ -61,6 +61,7 @@ var statusOf = map[mxerr.Code]int{
 	mxerr.CodeThreepidDenied:          http.StatusForbidden,  // Spec: cs requestTokenTo3PIDEmail
 	mxerr.CodeServerNotTrusted:        http.StatusBadRequest, // Spec: cs requestTokenTo3PIDEmail
 	mxerr.CodeUnknownPos:              http.StatusBadRequest, // MSC4186: an unknown or expired position
+	mxerr.CodeInvalidSignature:        http.StatusBadRequest, // Spec: cs uploadCrossSigningKeys
 }
 
 // Status gives an error another HTTP status than its code has, for the operations where the

@@ -54,6 +54,7 @@ const (
 	CodeThreepidDenied          Code = "M_THREEPID_DENIED"
 	CodeServerNotTrusted        Code = "M_SERVER_NOT_TRUSTED"
 	CodeUnknownPos              Code = "M_UNKNOWN_POS"
+	CodeInvalidSignature        Code = "M_INVALID_SIGNATURE"
 )
 
 // Error is what a client sees of a failure.

@@ -1,0 +1,75 @@
+package clientapi
+
+import (
+	"context"
+
+	"myelin/internal/e2ee"
+	"myelin/internal/web"
+	"myelin/matrix/mxerr"
+)
+
+// encryptionRoutes is the chapter on keys.
+//
+// Spec: cs End-to-End Encryption
+func (a *API) encryptionRoutes() []web.Route {
+	const v3 = "/_matrix/client/v3"
+	return []web.Route{
+		{Method: "POST", Path: v3 + "/keys/upload", Op: "uploadKeys", Auth: web.Guest, Handle: a.uploadKeys},
+		{Method: "POST", Path: v3 + "/keys/query", Op: "queryKeys", Auth: web.Guest, Handle: a.queryKeys},
+		{Method: "POST", Path: v3 + "/keys/claim", Op: "claimKeys", Auth: web.Guest, Handle: a.claimKeys},
+	}
+}
+
+// Spec: cs uploadKeys
+func (a *API) uploadKeys(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body e2ee.Upload
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	counts, err := a.Encryption.Upload(ctx, r.Caller.User, r.Caller.Device, body)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"one_time_key_counts": counts}), nil
+}
+
+// Spec: cs queryKeys
+func (a *API) queryKeys(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body struct {
+		Keys    e2ee.Query    `json:"device_keys"`
+		Timeout e2ee.Patience `json:"timeout"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.Keys == nil {
+		return nil, mxerr.MissingParam("\"device_keys\" is missing")
+	}
+	keys, failures, err := a.Encryption.Query(ctx, r.Caller.User, body.Keys, body.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(struct {
+		*e2ee.Keys
+		Failures e2ee.Failures `json:"failures"`
+	}{keys, failures}), nil
+}
+
+// Spec: cs claimKeys
+func (a *API) claimKeys(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body struct {
+		Keys    e2ee.Claims   `json:"one_time_keys"`
+		Timeout e2ee.Patience `json:"timeout"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.Keys == nil {
+		return nil, mxerr.MissingParam("\"one_time_keys\" is missing")
+	}
+	keys, failures, err := a.Encryption.Claim(ctx, r.Caller.User, body.Keys, body.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"one_time_keys": keys, "failures": failures}), nil
+}

@@ -1,0 +1,89 @@
+package e2ee
+
+import (
+	"fmt"
+
+	"myelin/internal/account"
+	"myelin/internal/sqldb"
+	"myelin/matrix/id"
+)
+
+// A row of crypto_devices mirrors one of package account's devices; keys is its identity keys as canonical JSON without "unsigned", NULL
+// before they are uploaded. Names of devices, algorithms and keys are as clients chose them. A one-time key that was
+// claimed, at a time in milliseconds since the epoch, stays for a while, so that a repeated upload doesn't bring it back. A row of crypto_notes has the position at which
+// the number of a device's keys last changed.
+var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
+	CREATE TABLE crypto_devices (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		name TEXT NOT NULL,
+		keys TEXT,
+		pos BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id)
+	);
+	INSERT INTO crypto_devices (user_id, device_id, name, keys, pos)
+		SELECT user_id, device_id, display_name, NULL, pos FROM devices;
+	CREATE TABLE one_time_keys (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		algorithm TEXT NOT NULL,
+		key_id TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		content TEXT NOT NULL,
+		claimed BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id, algorithm, key_id)
+	);
+	CREATE INDEX one_time_keys_left ON one_time_keys (user_id, device_id, algorithm, pos) WHERE claimed = 0;
+	CREATE INDEX one_time_keys_claimed ON one_time_keys (claimed) WHERE claimed > 0;
+	CREATE TABLE fallback_keys (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		algorithm TEXT NOT NULL,
+		key_id TEXT NOT NULL,
+		content TEXT NOT NULL,
+		used BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id, algorithm)
+	);
+	CREATE TABLE crypto_notes (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id)
+	) WITHOUT ROWID;
+`}}
+
+// Migrations make the tables. Those of package account have to be there before.
+func Migrations() []sqldb.Migration { return migrations }
+
+var (
+	stmtAddDevice = sqldb.SQL(`INSERT INTO crypto_devices (user_id, device_id, name, keys, pos) VALUES ($1, $2, $3, NULL, $4)
+		ON CONFLICT (user_id, device_id) DO UPDATE SET name = excluded.name, pos = excluded.pos`)
+	stmtNameDevice    = sqldb.SQL(`UPDATE crypto_devices SET name = $3, pos = $4 WHERE user_id = $1 AND device_id = $2`)
+	stmtDropDevice    = sqldb.SQL(`DELETE FROM crypto_devices WHERE user_id = $1 AND device_id = $2`)
+	stmtDropOneTime   = sqldb.SQL(`DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = $2`)
+	stmtDropFallbacks = sqldb.SQL(`DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = $2`)
+	stmtDropNote      = sqldb.SQL(`DELETE FROM crypto_notes WHERE user_id = $1 AND device_id = $2`)
+)
+
+// DevicesChanged follows what happens to devices, in its transaction: account.Config.DevicesChanged.
+func DevicesChanged(tx *sqldb.Tx, pos sqldb.Pos, changes []account.DeviceChange) error {
+	for _, c := range changes {
+		switch c.Event {
+		case account.DeviceAdded:
+			tx.Queue(stmtAddDevice, c.User, c.Device, c.DisplayName, pos)
+		case account.DeviceRenamed:
+			tx.Queue(stmtNameDevice, c.User, c.Device, c.DisplayName, pos)
+		case account.DeviceDeleted:
+			dropDevice(tx, c.User, c.Device)
+		default:
+			return fmt.Errorf("device of %s: there is no event %d", c.User, c.Event)
+		}
+	}
+	return nil
+}
+
+func dropDevice(tx *sqldb.Tx, user id.UserID, device id.DeviceID) {
+	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote} {
+		tx.Queue(s, user, device)
+	}
+}
