@@ -88,7 +88,7 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	case "m.room.member":
 		return a.setMembership(ctx, r, roomID, stateKey, content)
 	case "m.room.create":
-		return nil, mxerr.Forbidden("the room has been created already")
+		return nil, mxerr.InvalidParam("the room has been created already")
 	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,

@@ -32,8 +32,9 @@ func TestMain(m *testing.M) {
 func unexercised() (missing []string) {
 	exercised := spectest.Exercised(spec.ServerServer)
 	for _, r := range new(fedapi.API).Routes() {
-		// queryInfo is for types of queries that nobody defined, and always says no.
-		if exercised[r.Op][http.StatusOK] == 0 && r.Op != "queryInfo" && !slices.Contains(missing, r.Op) {
+		// queryInfo is for types of queries that nobody defined, and always says no. What ends in V1 the specification has dropped.
+		none := r.Op == "queryInfo" || r.Op == "sendJoinV1" || r.Op == "sendLeaveV1"
+		if exercised[r.Op][http.StatusOK] == 0 && !none && !slices.Contains(missing, r.Op) {
 			missing = append(missing, r.Op)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -35,6 +36,9 @@ func (a *API) membershipRoutes() []web.Route {
 		{Method: "PUT", Path: "/_matrix/federation/v2/send_join/{roomId}/{eventId}", Op: "sendJoinV2", Auth: web.Server, Rate: web.RateHeavy, MaxBody: maxEvent, Handle: a.sendJoin},
 		{Method: "PUT", Path: "/_matrix/federation/v1/send_knock/{roomId}/{eventId}", Op: "sendKnock", Auth: web.Server, Rate: web.RateServer, MaxBody: maxEvent, Handle: a.sendKnock},
 		{Method: "PUT", Path: "/_matrix/federation/v2/send_leave/{roomId}/{eventId}", Op: "sendLeaveV2", Auth: web.Server, Rate: web.RateServer, MaxBody: maxEvent, Handle: a.sendLeave},
+		// Servers of the first years wrap the answer in an array.
+		{Method: "PUT", Path: "/_matrix/federation/v1/send_join/{roomId}/{eventId}", Op: "sendJoinV1", Auth: web.Server, Rate: web.RateHeavy, MaxBody: maxEvent, Handle: wrapped(a.sendJoin)},
+		{Method: "PUT", Path: "/_matrix/federation/v1/send_leave/{roomId}/{eventId}", Op: "sendLeaveV1", Auth: web.Server, Rate: web.RateServer, MaxBody: maxEvent, Handle: wrapped(a.sendLeave)},
 	}
 }
 
@@ -132,6 +136,32 @@ func (a *API) sendLeave(ctx context.Context, r *web.Request) (*web.Response, err
 		return nil, err
 	}
 	return web.Empty, nil
+}
+
+// wrapped puts what a handler answers into the second place of an array, after a status: the form of version 1, which the specification has
+// dropped and old servers fall back to.
+func wrapped(handle web.Handler) web.Handler {
+	return func(ctx context.Context, r *web.Request) (*web.Response, error) {
+		inner, err := handle(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if inner.Stream == nil { // as after a leave
+			return web.Raw([]byte("[200,{}]")), nil
+		}
+		write := inner.Stream
+		inner.Stream = func(w io.Writer) error {
+			if _, err := io.WriteString(w, "[200,"); err != nil {
+				return err
+			}
+			if err := write(w); err != nil {
+				return err
+			}
+			_, err := io.WriteString(w, "]")
+			return err
+		}
+		return inner, nil
+	}
 }
 
 // resident returns the head of the room that a path names, M_NOT_FOUND unless a user of ours is in it and all of its state is known: others can

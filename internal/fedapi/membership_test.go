@@ -84,6 +84,17 @@ func TestJoinAndLeave(t *testing.T) {
 				t.Errorf("version %s: leaving answers %s", version.ID, a.body)
 			}
 		}
+		// Servers of the first years get the same in an array.
+		r := n.create(room.Creation{})
+		pdu, path := p.completed("join", r, p.user, n.head(r).Version)
+		a := p.ok("PUT "+strings.Replace(path, "v2/", "v1/", 1), pdu.Raw())
+		if a.get("0").Int() != 200 || len(n.parsed(r, a.get("1.state"))) == 0 || n.head(r).State.Membership(p.user) != graph.Join {
+			t.Errorf("version 1 answers a join with %.300s", a.body)
+		}
+		pdu, path = p.completed("leave", r, p.user, n.head(r).Version)
+		if a = p.ok("PUT "+strings.Replace(path, "v2/", "v1/", 1), pdu.Raw()); string(a.body) != "[200,{}]" {
+			t.Errorf("version 1 answers a leave with %s", a.body)
+		}
 	})
 }
 

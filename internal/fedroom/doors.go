@@ -30,8 +30,8 @@ func ask(origin, destination id.ServerName) fedclient.Call {
 	return fedclient.Call{Origin: origin, Destination: destination, Urgent: true, Timeout: askTime}
 }
 
-// doors lists the servers through which a user may get into a room, the best first: those that the client names, those of whoever
-// invited the user, those that were in the room when this server last was, and the one that made the room.
+// doors lists the servers through which a user may get into a room, the best first: those that the client names and those of whoever
+// invited the user. Where the client names none, also those that were in the room when this server last was, and the one that made the room.
 //
 // Spec: ss Joining Rooms
 func (f *Federated) doors(ctx context.Context, room id.RoomID, user id.UserID, via []id.ServerName) ([]id.ServerName, error) {
@@ -48,13 +48,15 @@ func (f *Federated) doors(ctx context.Context, room id.RoomID, user id.UserID, v
 		if ok && row.Stripped != nil {
 			doors = append(doors, strippedServers(row, user)...)
 		}
-		servers, err := f.cfg.Graph.Servers(ctx, nid)
-		if err != nil && !mxerr.Is(err, mxerr.CodeNotFound) { // the room may be known from an invite alone
-			return nil, err
+		if len(via) == 0 {
+			servers, err := f.cfg.Graph.Servers(ctx, nid)
+			if err != nil && !mxerr.Is(err, mxerr.CodeNotFound) { // the room may be known from an invite alone
+				return nil, err
+			}
+			doors = append(doors, servers...)
 		}
-		doors = append(doors, servers...)
 	}
-	if domain, ok := room.Domain(); ok {
+	if domain, ok := room.Domain(); ok && len(via) == 0 {
 		doors = append(doors, domain)
 	}
 	doors = f.permitted(doors)

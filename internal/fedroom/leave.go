@@ -2,12 +2,16 @@ package fedroom
 
 import (
 	"context"
+	"crypto/rand"
+	"strconv"
 	"time"
 
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/graph"
 	"myelin/internal/room"
+	"myelin/matrix/canon"
+	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
@@ -67,8 +71,13 @@ func (f *Federated) leaveThrough(ctx context.Context, m room.Membership, row gra
 	asking, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	var left id.EventID
+	told := unheard(m.Sender, content)
 	for _, server := range doors {
-		if left, err = f.leaveVia(asking, server, m, content); err == nil || asking.Err() != nil {
+		leave, err := f.leaveVia(asking, server, m, content)
+		if err == nil {
+			left, told = leave.ID(), alone(leave)
+		}
+		if err == nil || asking.Err() != nil {
 			break
 		}
 		f.cfg.Log.InfoContext(ctx, "could not reject an invite through a server", "room", m.Room, "user", m.Sender, "origin", server, "err", err)
@@ -77,29 +86,41 @@ func (f *Federated) leaveThrough(ctx context.Context, m room.Membership, row gra
 	if err != nil {
 		return "", err
 	}
-	return left, f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{Room: m.Room, Version: version, User: m.Sender, Membership: graph.Leave})
+	return left, f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
+		Room: m.Room, Version: version, User: m.Sender, Membership: graph.Leave, Stripped: told,
+	})
+}
+
+// unheard is what clients of a user see who left where nobody could be told: an event that exists for them alone.
+func unheard(user id.UserID, content []byte) []byte {
+	b := append([]byte(`[{"content":`), content...)
+	b = canon.AppendString(append(b, `,"event_id":`...), "$"+rand.Text())
+	b = strconv.AppendInt(append(b, `,"origin_server_ts":`...), time.Now().UnixMilli(), 10)
+	b = canon.AppendString(append(b, `,"sender":`...), string(user))
+	b = canon.AppendString(append(b, `,"state_key":`...), string(user))
+	return append(b, `,"type":"m.room.member"}]`...)
 }
 
 // leaveVia has one server tell the room.
-func (f *Federated) leaveVia(ctx context.Context, server id.ServerName, m room.Membership, content []byte) (id.EventID, error) {
+func (f *Federated) leaveVia(ctx context.Context, server id.ServerName, m room.Membership, content []byte) (*event.PDU, error) {
 	user := m.Sender
 	key, ok := f.cfg.Ours.Key(user.Domain())
 	if !ok {
-		return "", mxerr.Forbidden("%s is not a user of this server", user)
+		return nil, mxerr.Forbidden("%s is not a user of this server", user)
 	}
 	template, err := f.cfg.Client.MakeLeave(ctx, ask(user.Domain(), server), m.Room, user)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	version, err := versionOf(template.RoomVersion)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	leave, err := offer{server, version, template.Event}.complete(m.Room, user, graph.Leave, content, key)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return leave.ID(), f.cfg.Client.SendLeave(ctx, ask(user.Domain(), server), m.Room, leave.ID(), leave.Raw())
+	return leave, f.cfg.Client.SendLeave(ctx, ask(user.Domain(), server), m.Room, leave.ID(), leave.Raw())
 }
 
 // inviter is who sent the invite that a row from outside tells of.

@@ -23,6 +23,8 @@ const (
 	// maxRounds is how often ancestors are asked for, missingAtOnce how many at a time.
 	maxRounds     = 40
 	missingAtOnce = 50
+	// fullAnswer is what servers give at least if they have it: the specification's own limit where none is asked for.
+	fullAnswer = 10
 	// maxPool is how many fetched events wait for their ancestors at once.
 	maxPool = 2000
 	// maxGrafts is how often the state is taken from another server.
@@ -45,6 +47,12 @@ type mend struct {
 	lost map[id.EventID]error
 	// chased are events whose auth chain was asked for.
 	chased map[id.EventID]bool
+	// sought are missing ancestors that servers were asked for one by one.
+	sought map[id.EventID]bool
+	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
+	drained map[id.ServerName]bool
+	// suspect are servers that gave events which break the format of the room's version.
+	suspect map[id.ServerName]bool
 	// cause is why the last question had no answer; notBefore is when it may be asked again.
 	cause     error
 	notBefore time.Time
@@ -76,11 +84,14 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	}
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
-		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{},
+		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
+		drained: map[id.ServerName]bool{},
 	}
 	var origins []id.ServerName
 	for _, s := range waiting {
 		origins = append(origins, s.origin)
+		// Who has just sent something is there, however the last question to it ended.
+		m.place.urgent = m.place.urgent || s.tries == 0
 	}
 	if m.servers, err = f.servers(ctx, head.Room, origins...); err != nil {
 		return err
@@ -241,6 +252,9 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		earliest = append(earliest, x.ID)
 	}
 	for _, server := range m.servers {
+		if m.drained[server] {
+			continue
+		}
 		raws, err := m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, fedclient.Missing{
 			Earliest: earliest, Latest: latest, Limit: missingAtOnce,
 		})
@@ -251,6 +265,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 			m.note(fmt.Errorf("get_missing_events: %w", err))
 			continue
 		}
+		m.drained[server] = len(raws) < fullAnswer
 		bodies := make([][]byte, len(raws))
 		for i, raw := range raws {
 			bodies[i] = raw
@@ -261,6 +276,9 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		for i, p := range pdus {
 			if errs[i] != nil {
 				m.note(errs[i])
+				if fault, ok := errors.AsType[*fedclient.Fault](errs[i]); ok && fault.Kind == fedclient.FaultMalformed {
+					m.suspect[server] = true
+				}
 			} else if p.RoomID() == m.place.room {
 				fit = append(fit, p)
 			}
@@ -316,12 +334,40 @@ func (m *mend) adopt(pdus []*event.PDU, wanted map[id.EventID]bool) bool {
 	return found
 }
 
-// graft takes the state before the deepest gap from another server. It reports whether it did.
+// graft takes the state at the deepest gap from another server: the state before the first of the events that are missing there, which it asks
+// for one by one, or else the state before the event that follows them. It reports whether it came further.
 func (m *mend) graft(ctx context.Context) (bool, error) {
 	if m.grafts == maxGrafts {
 		m.note(errors.New("too many gaps for one attempt"))
 		return false, nil
 	}
+	oldest := m.oldest()
+	if oldest == nil {
+		return false, nil
+	}
+	m.grafts++
+	for _, missing := range m.lacks[oldest.ID()].Prev {
+		if m.pool[missing] != nil || m.lost[missing] != nil || m.sought[missing] {
+			continue
+		}
+		m.sought[missing] = true
+		found, err := m.seek(ctx, missing)
+		if err != nil || ctx.Err() != nil {
+			return false, err
+		}
+		if found != nil {
+			m.pool[found.ID()] = found
+			return m.graftBefore(ctx, found)
+		}
+	}
+	if slices.ContainsFunc(m.lacks[oldest.ID()].Prev, func(x id.EventID) bool { return m.pool[x] != nil }) {
+		return false, nil // what is missing was found, and has no state that anybody can give
+	}
+	return m.graftBefore(ctx, oldest)
+}
+
+// oldest is the deepest event of the pool that follows a gap, nil if none does.
+func (m *mend) oldest() *event.PDU {
 	var oldest *event.PDU
 	for e, missing := range m.lacks {
 		p := m.pool[e]
@@ -332,12 +378,47 @@ func (m *mend) graft(ctx context.Context) (bool, error) {
 			oldest = p
 		}
 	}
-	if oldest == nil {
-		return false, nil
+	return oldest
+}
+
+// seek asks one server after the other for an event.
+//
+// Spec: ss getEvent
+func (m *mend) seek(ctx context.Context, missing id.EventID) (*event.PDU, error) {
+	for _, server := range m.trusted() {
+		raw, err := m.f.cfg.Client.Event(ctx, m.place.call(server), missing)
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if err == nil {
+			var p *event.PDU
+			if p, err = m.f.cfg.Client.CheckPDU(ctx, m.head.Version, raw, server); err == nil && p.ID() == missing && p.RoomID() == m.place.room {
+				return p, nil
+			}
+		}
+		if err != nil {
+			if !outside(err) {
+				return nil, err
+			}
+			m.note(fmt.Errorf("get %s: %w", missing, err))
+		}
 	}
-	m.grafts++
-	for _, server := range m.servers {
-		state, err := m.f.stateAt(ctx, m.place, server, oldest.ID())
+	return nil, nil
+}
+
+// trusted are the servers that are asked for a state. The first attempt leaves out those that are suspect; where it didn't help, a room that
+// goes on behind a malformed event is better than one that has ended here.
+func (m *mend) trusted() []id.ServerName {
+	if !m.place.urgent {
+		return m.servers
+	}
+	return slices.DeleteFunc(slices.Clone(m.servers), func(s id.ServerName) bool { return m.suspect[s] })
+}
+
+// graftBefore takes the state before an event of the pool from another server, and makes the event part of the room by it.
+func (m *mend) graftBefore(ctx context.Context, e *event.PDU) (bool, error) {
+	for _, server := range m.trusted() {
+		state, err := m.f.stateAt(ctx, m.place, server, e.ID())
 		if ctx.Err() != nil {
 			return false, nil
 		}
@@ -345,28 +426,29 @@ func (m *mend) graft(ctx context.Context) (bool, error) {
 			if !outside(err) {
 				return false, err
 			}
-			m.note(fmt.Errorf("state before %s: %w", oldest.ID(), err))
+			m.note(fmt.Errorf("state before %s: %w", e.ID(), err))
 			continue
 		}
-		if err := m.f.authOf(ctx, m.place, server, oldest); err != nil && !outside(err) {
+		if err := m.f.authOf(ctx, m.place, server, e); err != nil && !outside(err) {
 			return false, err
 		}
-		_, _, err = m.f.cfg.Rooms.Graft(ctx, oldest, state)
+		_, _, err = m.f.cfg.Rooms.Graft(ctx, e, state)
 		switch _, refused := mxerr.Of(err); {
 		case err == nil:
 			m.f.metrics.grafts.Inc()
-			m.f.cfg.Log.InfoContext(ctx, "took the state behind a gap from another server", "room", m.place.room, "event", oldest.ID(), "origin", server)
-			delete(m.pool, oldest.ID())
+			m.f.cfg.Log.InfoContext(ctx, "took the state behind a gap from another server", "room", m.place.room, "event", e.ID(), "origin", server)
+			delete(m.pool, e.ID())
+			clear(m.drained)
 			return true, nil
 		case refused:
-			m.lost[oldest.ID()] = err
-			delete(m.pool, oldest.ID())
+			m.lost[e.ID()] = err
+			delete(m.pool, e.ID())
 			return true, nil
 		}
 		if _, missing := errors.AsType[*room.Missing](err); !missing {
 			return false, err
 		}
-		m.note(fmt.Errorf("graft %s: %w", oldest.ID(), err))
+		m.note(fmt.Errorf("graft %s: %w", e.ID(), err))
 	}
 	return false, nil
 }

@@ -211,8 +211,8 @@ func (b *batch) outside(ctx context.Context) {
 	}
 }
 
-// rescinded takes note of the end of an invite or a knock. The room's rules can't be applied from outside, so an invite is ended by users of the
-// inviter's server alone; a knock, which anybody with the power may refuse, by whoever signs.
+// rescinded takes note of the end of an invite or a knock. The room's rules can't be applied from outside, so an invite is ended by who sent it
+// alone; a knock, which anybody with the power may refuse, by whoever signs.
 func (f *Federated) rescinded(ctx context.Context, room graph.RoomNID, pdu *event.PDU, target id.UserID) (bool, error) {
 	membership := graph.Membership(pdu.Membership())
 	if pdu.Key() != (event.Key{Type: "m.room.member", StateKey: string(target)}) || membership != graph.Leave && membership != graph.Ban {
@@ -225,7 +225,7 @@ func (f *Federated) rescinded(ctx context.Context, room graph.RoomNID, pdu *even
 	switch row.Membership {
 	case graph.Invite:
 		by, ok := inviter(row)
-		if !ok || by.Domain() != pdu.Sender().Domain() {
+		if !ok || by != pdu.Sender() {
 			return false, nil
 		}
 	case graph.Knock:
@@ -233,6 +233,11 @@ func (f *Federated) rescinded(ctx context.Context, room graph.RoomNID, pdu *even
 		return false, nil
 	}
 	return true, f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
-		Room: pdu.RoomID(), Version: pdu.Version(), User: target, Membership: membership,
+		Room: pdu.RoomID(), Version: pdu.Version(), User: target, Membership: membership, Stripped: alone(pdu),
 	})
+}
+
+// alone is a member event as the only thing that is told of a room.
+func alone(pdu *event.PDU) []byte {
+	return append(pdu.AppendClient([]byte{'['}, event.ClientFormat{OmitRoomID: true}), ']')
 }

@@ -210,10 +210,6 @@ func (w *whispers) reads(ctx context.Context, r *ephemeral.Receipt) error {
 	if err != nil || len(others) == 0 {
 		return err
 	}
-	// Who sent an event is known to have read it.
-	if e, ok, err := w.cfg.Graph.Event(ctx, r.Event); err != nil || ok && e.PDU.Sender() == r.User {
-		return err
-	}
 	name, _, err := w.cfg.Graph.RoomID(ctx, r.Room)
 	if err != nil {
 		return err

@@ -213,7 +213,8 @@ type MemberRow struct {
 	// Prev is the membership before Since.
 	Prev      Membership
 	Forgotten bool
-	// Stripped is a JSON array of stripped state events, for an invite or knock in a room that this server has no part in.
+	// Stripped is a JSON array of stripped state events, for an invite or knock in a room that this server has no part in; for the end of
+	// one it holds the member event as clients see it, without room_id.
 	Stripped []byte
 }
 
@@ -223,7 +224,8 @@ type OutOfBand struct {
 	Version    *roomver.Version
 	User       id.UserID
 	Membership Membership
-	// Stripped is a JSON array of stripped state events, with the member event among them.
+	// Stripped is a JSON array of stripped state events, with the member event among them. For a leave or a ban it is that event alone,
+	// as clients see it.
 	Stripped []byte
 }
 

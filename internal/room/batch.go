@@ -31,6 +31,7 @@ type batch struct {
 
 	events     []*graph.Event
 	redactions []graph.Redaction
+	awaiting   []graph.Awaited
 	// fresh and after hold what the batch added, which the graph can't load yet, and the
 	// state after it.
 	fresh map[graph.EventNID]*graph.Event
@@ -49,14 +50,14 @@ func (b *batch) commit() *graph.Commit {
 	if len(b.events) == 0 {
 		return nil
 	}
-	return &graph.Commit{Prev: b.prev, Next: b.head, Events: b.events, Redactions: b.redactions}
+	return &graph.Commit{Prev: b.prev, Next: b.head, Events: b.events, Redactions: b.redactions, Awaiting: b.awaiting}
 }
 
 // add decides the proposal on the newest head of the batch.
 // A state event that would change nothing is not added: the one that stands is returned.
 func (b *batch) add(ctx context.Context, p Proposal) (*event.PDU, error) {
 	if p.Type == "m.room.create" {
-		return nil, mxerr.Forbidden("a room is created once")
+		return nil, mxerr.InvalidParam("a room is created once")
 	}
 	content, err := canon.Canonicalize(nil, p.Content, b.head.Version.Canon)
 	if err != nil {

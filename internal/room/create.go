@@ -124,7 +124,7 @@ func (r *Rooms) creationTime() int64 {
 
 // initialStateError says which initial event the creator may not send.
 func initialStateError(p Proposal, err error) error {
-	if e, ok := mxerr.Of(err); ok && e.Code == mxerr.CodeForbidden {
+	if e, ok := mxerr.Of(err); ok && (e.Code == mxerr.CodeForbidden || e.Code == mxerr.CodeBadJSON || e.Code == mxerr.CodeInvalidParam) {
 		return mxerr.New(mxerr.CodeInvalidRoomState, "the initial state is invalid at %s: %s", p.Type, e.Text)
 	}
 	return err
@@ -289,14 +289,17 @@ func presetState(c Creation) []StateEntry {
 	if c.replaces {
 		return nil
 	}
-	rule, guests := "invite", "can_join"
+	rule := "invite"
 	if c.Preset == PublicChat {
-		rule, guests = "public", "forbidden"
+		rule = "public"
 	}
 	all := []StateEntry{
 		{Type: "m.room.join_rules", Content: json.RawMessage(`{"join_rule":"` + rule + `"}`)},
 		{Type: "m.room.history_visibility", Content: json.RawMessage(`{"history_visibility":"shared"}`)},
-		{Type: "m.room.guest_access", Content: json.RawMessage(`{"guest_access":"` + guests + `"}`)},
+	}
+	if c.Preset != PublicChat {
+		// A room that does not speak of guests forbids them, so that a public one needs no event for it.
+		all = append(all, StateEntry{Type: "m.room.guest_access", Content: json.RawMessage(`{"guest_access":"can_join"}`)})
 	}
 	return slices.DeleteFunc(all, func(e StateEntry) bool {
 		return slices.ContainsFunc(c.InitialState, func(s StateEntry) bool {
@@ -318,6 +321,11 @@ func powerLevels(c Creation) map[string]any {
 			}
 		}
 	}
+	// Everybody can come into a public room without being invited, so that an invite there is for those who look after it.
+	invite := 0
+	if c.Preset == PublicChat {
+		invite = 50
+	}
 	content := map[string]any{
 		"users":          users,
 		"users_default":  0,
@@ -326,7 +334,7 @@ func powerLevels(c Creation) map[string]any {
 		"ban":            50,
 		"kick":           50,
 		"redact":         50,
-		"invite":         0,
+		"invite":         invite,
 		"notifications":  map[string]any{"room": 50},
 		"events": map[string]any{
 			"m.room.name":               50,

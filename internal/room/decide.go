@@ -94,8 +94,11 @@ func federates(create *event.PDU) bool {
 // forbidden turns a rejection by the authorisation rules into what a client is told.
 func forbidden(err error) error {
 	var rejection *eventauth.Rejection
-	if errors.As(err, &rejection) {
-		return mxerr.Forbidden("%s (rule %s)", rejection.Text, rejection.Rule)
+	switch {
+	case !errors.As(err, &rejection):
+		return err
+	case rejection.Malformed:
+		return mxerr.BadJSON("%s (rule %s)", rejection.Text, rejection.Rule)
 	}
-	return err
+	return mxerr.Forbidden("%s (rule %s)", rejection.Text, rejection.Rule)
 }

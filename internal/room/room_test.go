@@ -179,7 +179,7 @@ func TestCreateInEveryVersion(t *testing.T) {
 			for typ, content := range map[string]string{
 				"m.room.name":               `{"name":"A name"}`,
 				"m.room.join_rules":         `{"join_rule":"public"}`,
-				"m.room.guest_access":       `{"guest_access":"forbidden"}`,
+				"m.room.guest_access":       ``, // forbids guests by not being there
 				"m.room.history_visibility": `{"history_visibility":"joined"}`,
 			} {
 				if got := n.state(r, typ, ""); got != content {

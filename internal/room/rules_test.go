@@ -35,7 +35,7 @@ func TestFormsOfPowerLevels(t *testing.T) {
 			}
 			_, err = n.setState(r, alice, "m.room.power_levels", "", text)
 			if v.IntegerPowerLevels {
-				want(t, mxerr.CodeForbidden, err)
+				want(t, mxerr.CodeBadJSON, err)
 				continue
 			}
 			must(t, err)

@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -75,8 +76,11 @@ func (r *Rooms) Redact(ctx context.Context, req Redaction) (id.EventID, error) {
 	if err != nil {
 		return "", err
 	}
-	if !ok || target.PDU.RoomID() != req.Room {
+	if ok && target.PDU.RoomID() != req.Room {
 		return "", mxerr.NotFound("there is no event %s in this room", req.Target)
+	}
+	if !ok {
+		return r.redactUnseen(ctx, req)
 	}
 	return r.compose(ctx, req.Room, req.Txn, func(b *batch) (step, error) {
 		if err := b.mayRedact(ctx, req.Sender, target.PDU); err != nil {
@@ -89,6 +93,28 @@ func (r *Rooms) Redact(ctx context.Context, req Redaction) (id.EventID, error) {
 		if err := b.redact(target); err != nil {
 			return step{}, err
 		}
+		return b.step(pdu.ID(), req.Txn), nil
+	})
+}
+
+// redactUnseen sends a redaction of an event that is not here: others may have it, and if it comes here it is judged then whether the
+// redaction may take effect. In a room that nobody shares with us there is no such event.
+//
+// Spec: rooms/v3 Handling redactions
+func (r *Rooms) redactUnseen(ctx context.Context, req Redaction) (id.EventID, error) {
+	return r.compose(ctx, req.Room, req.Txn, func(b *batch) (step, error) {
+		servers, err := r.cfg.Graph.Servers(ctx, b.head.Room)
+		if err != nil {
+			return step{}, err
+		}
+		if !slices.ContainsFunc(servers, func(s id.ServerName) bool { return !r.cfg.Ours.Is(s) }) {
+			return step{}, mxerr.NotFound("there is no event %s in this room", req.Target)
+		}
+		pdu, err := b.add(ctx, req.proposal())
+		if err != nil {
+			return step{}, err
+		}
+		b.awaiting = append(b.awaiting, graph.Awaited{Target: req.Target, By: b.events[len(b.events)-1].NID})
 		return b.step(pdu.ID(), req.Txn), nil
 	})
 }

@@ -159,12 +159,16 @@ func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
 	} else if row.Forgotten {
 		return a.forgotten(ctx, v)
 	}
+	t := &timeline{room: v.row.Room, prev: view.Token(a.to)}
+	if v.row.Event == 0 {
+		t.told = v.row.Stripped
+		return a.appendLeft(ctx, v, t, nil)
+	}
 	departure, later, err := a.departure(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	r := &roomState{a: a, v: v, full: true}
-	t := &timeline{room: v.row.Room, prev: view.Token(a.to)}
 	var state []*graph.Event
 	if departure != nil && (departure.Pos > a.since || a.q.FullState) {
 		s := stretch{visit: v, floor: a.since, top: departure.Pos, shown: departure.NID}
@@ -261,8 +265,10 @@ func (a *answer) appendTimeline(ctx context.Context, out []byte, t *timeline, st
 	if err != nil {
 		return nil, err
 	}
-	out, err = a.s.cfg.View.AppendEvents(ctx, append(out, `},"timeline":{"events":`...), a.audience(), t.events)
-	if err != nil {
+	out = append(out, `},"timeline":{"events":`...)
+	if t.told != nil {
+		out = append(out, t.told...)
+	} else if out, err = a.s.cfg.View.AppendEvents(ctx, out, a.audience(), t.events); err != nil {
 		return nil, err
 	}
 	if t.limited {

@@ -25,6 +25,8 @@ const (
 type timeline struct {
 	room   graph.RoomNID
 	events []*graph.Event // oldest first
+	// told are JSON events of a room that this server has no part in, as clients see them, in an array; nil for none.
+	told []byte
 	// limited: there are more events in the window, before these.
 	limited bool
 	// last is the newest event of the window, shown or not; nil if there is none.

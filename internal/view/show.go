@@ -84,6 +84,7 @@ func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, m
 	}
 	if old := inside[e.Replaces]; old != nil {
 		dst = append(append(dst, `,"prev_content":`...), old.PDU.Content()...)
+		dst = canon.AppendString(append(dst, `,"prev_sender":`...), string(old.PDU.Sender()))
 	}
 	if because := inside[e.RedactedBy]; because != nil {
 		dst = append(dst, `,"redacted_because":`...)
@@ -142,7 +143,9 @@ func (v *View) companions(ctx context.Context, user id.UserID, events []*graph.E
 	inside := make(companions, 2*len(loaded))
 	for i, e := range loaded {
 		inside[-e.NID] = e
-		if visible[i] || e.PDU.Type() == "m.room.redaction" {
+		// An invite to a room that this server came into by it stands outside of the history, and is the user's own.
+		own := e.PDU.Type() == "m.room.member" && e.PDU.Key().StateKey == string(user)
+		if visible[i] || own || e.PDU.Type() == "m.room.redaction" {
 			inside[e.NID] = e
 		}
 	}

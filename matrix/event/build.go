@@ -42,8 +42,13 @@ type Draft struct {
 // Spec: ss Adding hashes and signatures to outgoing events
 func (d Draft) Build(v *roomver.Version, origin id.ServerName, key sign.Key, random func() string) (*PDU, error) {
 	content, err := d.content(v)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case len(d.Type) > MaxField:
+		return nil, tooLong("type")
+	case d.StateKey != nil && len(*d.StateKey) > MaxField:
+		return nil, tooLong("state_key")
 	}
 	buf := make([]byte, 0, len(content)+1024)
 	buf = append(buf, '{')

@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"strconv"
+	"unicode/utf8"
 	"unsafe"
 
 	"myelin/matrix/canon"
@@ -185,22 +186,32 @@ func (s *scanner) object(bit fields, value []byte) bool {
 }
 
 func (s *scanner) text(bit fields, field string, value []byte) string {
-	s.found |= bit
-	text, ok := canon.Text(value)
-	if !ok {
-		s.fail(field + " is not a string")
-	}
+	text := s.unbounded(bit, field, value)
 	if len(text) > MaxField && s.bad == nil {
 		s.bad = tooLong(field)
 	}
 	return text
 }
 
+func (s *scanner) unbounded(bit fields, field string, value []byte) string {
+	s.found |= bit
+	text, ok := canon.Text(value)
+	if !ok {
+		s.fail(field + " is not a string")
+	}
+	return text
+}
+
 // name reads the type or the state key.
+//
+// Deviates: cs Size limits: in rooms of versions before 11 servers counted code points, and a room can't do without what they took.
 func (s *scanner) name(field string, value []byte) string {
-	text := s.text(0, field, value)
+	text := s.unbounded(0, field, value)
+	if len(text) > MaxField && s.bad == nil && (s.p.version.FieldsInBytes || utf8.RuneCountInString(text) > MaxField) {
+		s.bad = tooLong(field)
+	}
 	// Deviates: rooms/v1 Event format: a NUL is legal there, but no PostgreSQL text can hold it.
-	if len(text) <= MaxField && bytes.IndexByte(value, '\\') >= 0 && containsNUL(text) {
+	if len(text) <= MaxField*utf8.UTFMax && bytes.IndexByte(value, '\\') >= 0 && containsNUL(text) {
 		s.fail(field + " contains a NUL character")
 	}
 	return text

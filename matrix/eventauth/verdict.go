@@ -9,6 +9,8 @@ type Rejection struct {
 	Rule string
 	// Text is one sentence for a human. It may be shown to clients.
 	Text string
+	// Malformed says that the event would be rejected whoever sent it and wherever: what it says makes no sense.
+	Malformed bool
 }
 
 func (r *Rejection) Error() string { return r.Text + " (rule " + r.Rule + ")" }
@@ -34,6 +36,10 @@ func (v verdict) about(detail string) verdict {
 
 func (v verdict) rejection(rs *ruleset) *Rejection {
 	r := &Rejection{Rule: rs.id + " " + rs.number[v.rule], Text: texts[v.rule]}
+	switch v.rule {
+	case levelsProperties, levelsMaps, levelsUsers, levelsCreators:
+		r.Malformed = true
+	}
 	if v.detail != "" {
 		r.Text += ": " + v.detail
 	}

@@ -50,6 +50,7 @@ func TestFeatures(t *testing.T) {
 		{"strict JSON", 6, 12, func(v *Version) bool { return v.Canon == canon.Strict }},
 		{"depth up to 2^53-1", 6, 12, func(v *Version) bool { return v.MaxDepth == canon.MaxInt }},
 		{"key validity", 5, 12, func(v *Version) bool { return v.StrictKeyValidity }},
+		{"fields in bytes", 11, 12, func(v *Version) bool { return v.FieldsInBytes }},
 		{"redacts in content", 11, 12, func(v *Version) bool { return v.RedactsInContent }},
 		{"redactions authorised", 1, 2, func(v *Version) bool { return v.RedactionAuth }},
 		{"aliases rule", 1, 5, func(v *Version) bool { return v.SpecialCaseAliases }},

@@ -70,14 +70,14 @@ var table = []*Version{
 	{
 		ID: "11", Stable: true,
 		StateRes: StateResV2, EventIDs: EventIDHashURL, Canon: canon.Strict, MaxDepth: canon.MaxInt,
-		StrictKeyValidity: true, Redaction: redactionV11, RedactsInContent: true,
+		StrictKeyValidity: true, Redaction: redactionV11, RedactsInContent: true, FieldsInBytes: true,
 		NotificationsPowerLevel: true, Knock: true, Restricted: true, KnockRestricted: true,
 		IntegerPowerLevels: true, ImplicitCreator: true,
 	},
 	{
 		ID: "12", Stable: true,
 		StateRes: StateResV21, EventIDs: EventIDHashURL, Canon: canon.Strict, MaxDepth: canon.MaxInt,
-		StrictKeyValidity: true, Redaction: redactionV11, RedactsInContent: true,
+		StrictKeyValidity: true, Redaction: redactionV11, RedactsInContent: true, FieldsInBytes: true,
 		NotificationsPowerLevel: true, Knock: true, Restricted: true, KnockRestricted: true,
 		IntegerPowerLevels: true, ImplicitCreator: true, CreateAsRoomID: true,
 		PrivilegedCreators: true,

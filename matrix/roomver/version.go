@@ -51,6 +51,9 @@ type Version struct {
 	// MaxDepth is the largest depth an event may have; a room that reaches it stays at it
 	// (2^63-1, from 6 on 2^53-1). Spec: rooms/v6 Event format
 	MaxDepth int64
+	// FieldsInBytes: the bound of type and state_key is one of bytes also in events of others (11 and later). Before, deployed servers
+	// counted code points, and rooms hold events that others would lack.
+	FieldsInBytes bool
 	// StrictKeyValidity: a signing key counts only while it is valid at the event's
 	// origin_server_ts (5 and later). Spec: rooms/v5 Signing key validity period
 	StrictKeyValidity bool
