@@ -1,6 +1,11 @@
 package directory
 
-import "testing"
+import (
+	"encoding/json"
+	"testing"
+
+	"myelin/internal/fedclient"
+)
 
 // FuzzToken checks that whatever is taken for a token is one: written again it reads the same.
 func FuzzToken(f *testing.F) {
@@ -32,6 +37,35 @@ func FuzzWithoutAlias(f *testing.F) {
 		}
 		if again, still := WithoutAlias(out, "#a:b"); still {
 			t.Errorf("%s became %s, and then %s", content, out, again)
+		}
+	})
+}
+
+// FuzzHeard checks that of whatever another server says only what makes sense is taken.
+func FuzzHeard(f *testing.F) {
+	f.Add(`{"room_id":"!r:x","room_type":"m.space","join_rule":"public","children_state":[{"type":"m.space.child","state_key":"!c:x","sender":"@u:x","origin_server_ts":1,"content":{"via":["x"],"order":"a"}}]}`,
+		`{"room_id":"!c:x","num_joined_members":-1,"allowed_room_ids":["!a:x",7],"canonical_alias":"#a:x"}`)
+	f.Add(`{"room_id":"!r:x","children_state":{"x":[]}}`, `7`)
+	f.Fuzz(func(t *testing.T, room, child string) {
+		if !json.Valid([]byte(room)) || !json.Valid([]byte(child)) {
+			return // the client that fetches it sees to that
+		}
+		h := heard("!r:x", false, fedclient.Hierarchy{Room: json.RawMessage(room), Children: []json.RawMessage{json.RawMessage(child)}})
+		if h == nil {
+			return
+		}
+		if h.room.RoomID != "!r:x" || h.room.Joined < 0 || h.room.RoomType != spaceType && len(h.children) > 0 {
+			t.Errorf("%+v", h)
+		}
+		for _, c := range h.children {
+			if !json.Valid(c.stripped()) || c.room == "!r:x" {
+				t.Errorf("a child: %s", c.stripped())
+			}
+		}
+		for _, known := range h.known {
+			if known.Joined < 0 || len(known.Name) > maxName {
+				t.Errorf("%+v", known)
+			}
 		}
 	})
 }

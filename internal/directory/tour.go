@@ -265,7 +265,7 @@ func (l *leg) inquire(ctx context.Context, s step, limit int) (spent bool, err e
 	batch := []step{s}
 	reach := min(limit-len(l.rooms), len(l.way.Ahead), 2*atOnce)
 	for _, next := range slices.Backward(l.way.Ahead[len(l.way.Ahead)-reach : len(l.way.Ahead)-1]) {
-		if len(batch) == atOnce || l.way.passed[next.Room] || !l.open(next) || slices.ContainsFunc(batch, func(b step) bool { return b.Room == next.Room }) {
+		if len(batch) == min(atOnce, maxQuestions-l.asked) || l.way.passed[next.Room] || !l.open(next) || slices.ContainsFunc(batch, func(b step) bool { return b.Room == next.Room }) {
 			continue
 		}
 		head, err := l.d.resident(ctx, next.Room)
