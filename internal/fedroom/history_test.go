@@ -58,6 +58,29 @@ func TestBackfillToTheBeginning(t *testing.T) {
 	})
 }
 
+// A page may be larger than what is fetched for it. Then it doesn't seem to end with the room.
+func TestReachOfLargePages(t *testing.T) {
+	w := newTown(t)
+	a, b := w.server("a.example"), w.server("b.example")
+	alice, bob := a.user("alice"), b.user("bob")
+	r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+	a.speak(r, alice, 300)
+	must(t, b.join(r, bob, a.name))
+	for tries := 0; ; tries++ {
+		open, err := b.fed.Reach(t.Context(), r, "", 1000)
+		must(t, err)
+		if whole := len(b.timeline(r)) == len(a.timeline(r)); open == whole {
+			t.Fatalf("%d of %d events are here, more is expected: %v", len(b.timeline(r)), len(a.timeline(r)), open)
+		}
+		if !open {
+			break
+		}
+		if _, err := b.fed.Backfill(t.Context(), r, 100); err != nil || tries > 20 {
+			t.Fatalf("after %d tries: %v", tries, err)
+		}
+	}
+}
+
 // Nobody is asked again at once after nobody had anything.
 func TestBackfillIsTired(t *testing.T) {
 	w := newTown(t)

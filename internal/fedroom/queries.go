@@ -116,7 +116,7 @@ const (
 )
 
 // Reach sees to it that a page of history, which goes back from a token, or from the newest event where that is empty, doesn't end where something is missing.
-// It reports whether something is still missing there.
+// It reports whether something is still missing there. Of a page that is larger than what is fetched at once, the first part is seen to.
 //
 // Spec: cs getRoomEvents
 func (f *Federated) Reach(ctx context.Context, name id.RoomID, from string, limit int) (open bool, err error) {
@@ -147,7 +147,10 @@ func (f *Federated) Reach(ctx context.Context, name id.RoomID, from string, limi
 			return false, err
 		}
 		if len(events) >= part.Limit {
-			return false, nil
+			if limit <= maxReach {
+				return false, nil
+			}
+			break // the page has room for what may be missing further on
 		}
 		n, err := f.Backfill(asking, name, part.Limit-len(events))
 		if err != nil && asking.Err() == nil {
