@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +40,8 @@ type mend struct {
 	place   place
 	head    *graph.Head
 	servers []id.ServerName
+	// floor is the depth of the join by which this server came into the room, or of the oldest history here: ancestors above it are fetched.
+	floor int64
 	// pool holds events that pass the checks which need no room, and wait for what they refer to.
 	pool map[id.EventID]*event.PDU
 	// lacks is what those in the pool were last found to miss.
@@ -97,6 +100,9 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 		return err
 	}
 	m.servers = m.servers[:min(len(m.servers), serversAsked)]
+	if m.floor, err = f.floor(ctx, head.Room); err != nil {
+		return err
+	}
 	attempt, cancel := context.WithTimeout(ctx, repairTime)
 	defer cancel()
 	m.take(attempt, waiting)
@@ -105,6 +111,40 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	}
 	m.late = attempt.Err() != nil
 	return f.settle(ctx, room, m.fates(ctx, waiting))
+}
+
+// gapsLookedAt bounds the gaps by which the floor is found.
+const gapsLookedAt = 1000
+
+// floor returns the depth below which what is missing of a room is its past: what came before this server did. It is fetched when somebody
+// scrolls up to it, and has no part in the room's state: as one more branch it would bring back what the room was long ago.
+func (f *Federated) floor(ctx context.Context, room graph.RoomNID) (int64, error) {
+	gaps, err := f.cfg.Graph.Gaps(ctx, room, gapsLookedAt)
+	if err != nil {
+		return 0, err
+	}
+	children := make([]graph.EventNID, 0, len(gaps))
+	for _, g := range gaps {
+		children = append(children, g.Child)
+	}
+	slices.Sort(children)
+	events, err := f.cfg.Graph.Events(ctx, room, slices.Compact(children))
+	if err != nil {
+		return 0, err
+	}
+	floor := int64(0)
+	for _, e := range events {
+		if e.Flags&graph.Backfilled != 0 || f.entrance(e.PDU) {
+			floor = max(floor, e.PDU.Depth())
+		}
+	}
+	return floor, nil
+}
+
+// entrance reports whether an event is a join of a user of ours, which if it follows a gap was made with the help of another server.
+func (f *Federated) entrance(p *event.PDU) bool {
+	user, err := id.ParseUserID(p.Key().StateKey)
+	return p.Type() == "m.room.member" && err == nil && f.cfg.Ours.Is(user.Domain()) && p.Membership() == string(graph.Join)
 }
 
 // take checks the staged events.
@@ -256,7 +296,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 			continue
 		}
 		raws, err := m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, fedclient.Missing{
-			Earliest: earliest, Latest: latest, Limit: missingAtOnce,
+			Earliest: earliest, Latest: latest, Limit: missingAtOnce, MinDepth: m.floor,
 		})
 		if ctx.Err() != nil {
 			return false, nil
@@ -283,8 +323,9 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 				fit = append(fit, p)
 			}
 		}
-		if m.adopt(fit, wanted) {
-			return true, nil
+		more, err := m.adopt(ctx, fit, wanted)
+		if more || err != nil {
+			return more, err
 		}
 	}
 	return false, nil
@@ -294,7 +335,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 func (m *mend) edge() (latest []id.EventID, wanted map[id.EventID]bool) {
 	wanted = make(map[id.EventID]bool)
 	for e, missing := range m.lacks {
-		if m.pool[e] == nil || len(latest) == event.MaxPrevEvents {
+		if m.pool[e] == nil || m.pool[e].Depth() <= m.floor || len(latest) == event.MaxPrevEvents {
 			continue
 		}
 		open := false
@@ -310,11 +351,23 @@ func (m *mend) edge() (latest []id.EventID, wanted map[id.EventID]bool) {
 	return latest, wanted
 }
 
-// adopt puts those of the events into the pool that are wanted, and their ancestors: a server can't fill it with anything else.
-func (m *mend) adopt(pdus []*event.PDU, wanted map[id.EventID]bool) bool {
+// adopt puts those of the events into the pool that are wanted, and their ancestors up to what the room has: a server can't fill it with
+// anything else.
+func (m *mend) adopt(ctx context.Context, pdus []*event.PDU, wanted map[id.EventID]bool) (bool, error) {
 	byID := make(map[id.EventID]*event.PDU, len(pdus))
 	for _, p := range pdus {
-		byID[p.ID()] = p
+		if p.Depth() >= m.floor {
+			byID[p.ID()] = p
+		}
+	}
+	stored, err := m.f.cfg.Graph.EventsByID(ctx, slices.Collect(maps.Keys(byID)))
+	if err != nil {
+		return false, err
+	}
+	for _, e := range stored {
+		if e.Flags&graph.Outlier == 0 {
+			delete(byID, e.PDU.ID())
+		}
 	}
 	var queue []id.EventID
 	for e := range wanted {
@@ -331,7 +384,7 @@ func (m *mend) adopt(pdus []*event.PDU, wanted map[id.EventID]bool) bool {
 		found = true
 		queue = append(queue, p.PrevEvents()...)
 	}
-	return found
+	return found, nil
 }
 
 // graft takes the state at the deepest gap from another server: the state before the first of the events that are missing there, which it asks

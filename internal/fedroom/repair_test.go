@@ -136,6 +136,40 @@ func TestGapIsFilledByAThird(t *testing.T) {
 	same(t, r, a, b)
 }
 
+// A branch from before the join comes with its state. What it grew from is history: as a branch of its own it would bring back what the room was.
+func TestGapReachesBehindTheJoin(t *testing.T) {
+	w := newTown(t)
+	a := w.server("a.example")
+	c := w.server("c.example")
+	alice, carol := a.user("alice"), c.user("carol")
+	r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+	must(t, c.join(r, carol, a.name))
+	a.catchUp(c, r)
+	old := a.speak(r, alice, 3)
+	a.catchUp(c, r)
+	a.setState(r, alice, "m.room.topic", "", `{"topic":"what carol does not know"}`)
+	a.speak(r, alice, 3)
+	b := w.server("b.example")
+	must(t, b.join(r, b.user("bob"), a.name))
+	late := c.speak(r, carol, 2)
+	c.deliver(a, late...)
+	c.deliver(b, late[1])
+	must(t, b.fed.Repair(t.Context(), r))
+	same(t, r, a, b)
+	got := b.timeline(r)
+	if !slices.Contains(got, late[1]) {
+		t.Error("the branch did not come")
+	}
+	for _, e := range old {
+		if slices.Contains(got, e) {
+			t.Errorf("%s came again after the join", e)
+		}
+	}
+	if n := len(b.head(r).Extremities); n != 2 {
+		t.Errorf("the room has %d ends, want 2", n)
+	}
+}
+
 // Answers full of other events don't become part of the room, nor does anything forged.
 func TestGapAndLies(t *testing.T) {
 	w := newTown(t)
