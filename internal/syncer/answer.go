@@ -269,14 +269,17 @@ func (a *answer) fields(ctx context.Context) ([]Field, error) {
 	if len(a.s.cfg.Sections) == 0 {
 		return nil, nil
 	}
-	w := Window{User: a.q.User, Device: a.q.Device, From: a.since, To: a.to}
-	for i := range a.visits {
-		switch v := &a.visits[i]; {
-		case v.body == nil:
-		case v.entered:
-			w.Joined = append(w.Joined, v.row.Room)
-		case v.section == inLeave && !a.first:
-			w.Left = append(w.Left, v.row.Room)
+	w := Window{User: a.q.User, Device: a.q.Device, From: a.since, To: a.to, Rooms: make(map[graph.RoomNID]struct{})}
+	// The filter selects rooms to show, not whom the user shares rooms with.
+	for _, g := range a.snap.rooms {
+		switch r := &g.row; {
+		case r.Membership == graph.Join:
+			w.Rooms[r.Room] = struct{}{}
+			if !a.first && r.Since > a.since {
+				w.Joined = append(w.Joined, r.Room)
+			}
+		case !a.first && r.Since > a.since && r.Prev == graph.Join:
+			w.Left = append(w.Left, r.Room)
 		}
 	}
 	var all []Field

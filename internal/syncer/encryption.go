@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"encoding/json"
 
 	"myelin/internal/e2ee"
 )
@@ -10,7 +11,7 @@ import (
 //
 // Spec: cs Extensions to /sync
 func Encryption(e *e2ee.Encryption) []Section {
-	return []Section{stockSection(e)}
+	return []Section{stockSection(e), listSection(e)}
 }
 
 // stockSection tells how many keys the device has left.
@@ -24,5 +25,20 @@ func stockSection(e *e2ee.Encryption) Section {
 			{Name: "device_one_time_keys_count", JSON: counts, News: changed && w.From > 0},
 			{Name: "device_unused_fallback_key_types", JSON: unused},
 		}, nil
+	}
+}
+
+// listSection tells whose keys changed. A first sync has nothing to compare with.
+func listSection(e *e2ee.Encryption) Section {
+	return func(ctx context.Context, w Window) ([]Field, error) {
+		if w.From == 0 {
+			return nil, nil
+		}
+		changes, err := e.Changes(ctx, e2ee.Window{User: w.User, From: w.From, To: w.To, Rooms: w.Rooms, Joined: w.Joined, Left: w.Left})
+		if err != nil || len(changes.Changed)+len(changes.Left) == 0 {
+			return nil, err
+		}
+		raw, err := json.Marshal(changes)
+		return []Field{{Name: "device_lists", JSON: raw, News: true}}, err
 	}
 }

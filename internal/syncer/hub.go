@@ -7,6 +7,7 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/bus"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
@@ -86,10 +87,12 @@ func (h *hub) entry(e bus.Entry) {
 	case *ephemeral.Typing:
 		h.tell(room, item{pos: e.Pos, typing: data})
 		return
+	case e2ee.ListChange:
+		h.wakeAll(data.Rooms)
 	}
 	own := h.feeds[e.User]
 	switch e.Kind {
-	case bus.Presence, bus.DeviceListLocal, bus.DeviceListRemote:
+	case bus.Presence:
 		// Those who share a room with the user may want to know. Only local users have feeds; of others
 		// those hear who look for another reason.
 		if own != nil && own.loaded {
@@ -111,6 +114,15 @@ func (h *hub) entry(e bus.Entry) {
 	}
 	if own != nil {
 		own.wake()
+	}
+}
+
+// wakeAll wakes all who are in rooms.
+func (h *hub) wakeAll(rooms []graph.RoomNID) {
+	for _, room := range rooms {
+		if t := h.rooms[room]; t != nil {
+			t.wakeAll()
+		}
 	}
 }
 

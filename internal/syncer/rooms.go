@@ -149,7 +149,8 @@ func (a *answer) wasEverJoined(ctx context.Context, v *visit) (joined bool, err 
 
 // left returns what is said of a room that the user has left or was banned from, nil for nothing.
 func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
-	again := a.q.Filter.Room.IncludeLeave && (a.first || a.q.FullState)
+	// Who was banned has not left, and should find out wherever they log in.
+	again := (a.q.Filter.Room.IncludeLeave || v.row.Membership == graph.Ban) && (a.first || a.q.FullState)
 	if !again && (a.first || v.row.Since <= a.since) {
 		return nil, nil
 	}

@@ -167,9 +167,14 @@ func TestLeft(t *testing.T) {
 		if again := s.sync(bob, b.next); again.Get("rooms").Exists() {
 			t.Errorf("left twice: %s", again)
 		}
+		if first := s.sync(bob, ""); !holds(first.room("leave", r).Get("timeline.events"), "m.room.member", string(bob)) {
+			t.Errorf("a first sync does not tell of a ban: %s", first)
+		}
+		s.did(s.rooms.Unban(s.ctx, on(r, alice, bob)))
 		if first := s.sync(bob, ""); first.room("leave", r).Exists() {
 			t.Errorf("a first sync has a left room: %s", first)
 		}
+		ban = s.did(s.rooms.Ban(s.ctx, on(r, alice, bob)))
 		const include = `{"room":{"include_leave":true}}`
 		l = s.sync(bob, "", include).room("leave", r)
 		if got := ids(l.Get("timeline.events")); !slices.Equal(got[len(got)-3:], []id.EventID{seen, kick, ban}) {

@@ -41,6 +41,8 @@ type Window struct {
 	From, To sqldb.Pos
 	// Joined and Left are rooms that the user entered and left in the window.
 	Joined, Left []graph.RoomNID
+	// Rooms are the rooms that the user is in, all of them or those in which something happened in the window.
+	Rooms map[graph.RoomNID]struct{}
 }
 
 // Field is a field of an answer.
