@@ -129,13 +129,15 @@ func (d *destination) well() {
 	d.failures, d.retryAt = 0, time.Time{}
 }
 
-// backoff is first, doubled with each failure after the first, at most most, and up to a quarter less by chance.
+// backoff is first, doubled with each failure after the first, at most most, and up to a quarter less, as the moment will have it: so that
+// who failed together doesn't try again together, and a simulation repeats itself.
 func backoff(failures int, first, most time.Duration) time.Duration {
 	wait := most
 	if failures < 30 {
 		wait = min(first<<(failures-1), most)
 	}
-	return wait - rand.N(wait/4+1)
+	chance := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(failures)))
+	return wait - time.Duration(chance.Int64N(int64(wait/4)+1))
 }
 
 // Heard says that an authenticated request of a server came in: it is back, whatever failed before.

@@ -3,7 +3,6 @@ package fedsend
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"myelin/internal/graph"
@@ -187,7 +186,8 @@ func (l *leader) begin(rows *record, active map[graph.RoomNID]sqldb.Pos) {
 		k.stored = true
 		k.failures, k.reason = f.failures, f.reason
 		k.failingSince, k.retryAt = time.UnixMilli(f.since), time.UnixMilli(f.retryAt)
-		if soon := time.Now().Add(rand.N(tryAgain)); soon.Before(k.retryAt) {
+		now := time.Now()
+		if soon := now.Add(time.Duration(k.chance(now).Int64N(int64(tryAgain)))); soon.Before(k.retryAt) {
 			k.retryAt = soon
 		}
 		if !l.cfg.Ours.Is(f.origin) {

@@ -2,6 +2,7 @@ package fedsend
 
 import (
 	"cmp"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -49,6 +50,9 @@ type link struct {
 	queue        []entry
 	head, marked int
 	edus         edus
+	// post: something may wait in the database besides events. After a transaction with both was refused, apart, they go by turns.
+	post, apart, turn bool
+	mostLetters       int // EDUs of that kind in the next transaction
 	// behind: the queue doesn't hold all; marks do, since a time. long: for so long that the newest events will do.
 	behind      bool
 	behindSince time.Time
@@ -73,11 +77,11 @@ type link struct {
 	stored  bool                       // has a row of destinations
 }
 
-func newLink(r route) *link { return &link{route: r, most: maxPDUs} }
+func newLink(r route) *link { return &link{route: r, most: maxPDUs, mostLetters: maxLetters} }
 
 // waiting reports whether there is something to send.
 func (k *link) waiting() bool {
-	return k.flight != nil || len(k.queue) > 0 || len(k.marks) > 0 && k.behind || !k.edus.empty()
+	return k.flight != nil || len(k.queue) > 0 || len(k.marks) > 0 && k.behind || !k.edus.empty() || k.post
 }
 
 // forgettable reports whether nothing is lost when the link is dropped.
@@ -179,6 +183,9 @@ func (k *link) landed(f *flight) {
 		k.behind, k.long = false, false
 	}
 	k.most = min(2*k.most, maxPDUs)
+	if k.post = k.post || f.rest; f.post {
+		k.mostLetters, k.apart = min(2*k.mostLetters, maxLetters), false
+	}
 }
 
 // well forgets all failures.
@@ -197,18 +204,25 @@ func (k *link) failed(reason string, asked time.Duration) {
 	}
 	k.failures++
 	k.reason, k.changed = reason, true
-	wait := pause(k.failures, now.Sub(k.failingSince))
+	wait := pause(k.failures, now.Sub(k.failingSince), k.chance(now))
 	k.retryAt = now.Add(max(wait, min(asked, rarest)))
 }
 
 // pause is how long to leave a server alone, a quarter more or less by chance, so that servers which failed together aren't tried together.
-func pause(failures int, failing time.Duration) time.Duration {
+func pause(failures int, failing time.Duration, chance *rand.Rand) time.Duration {
 	most := min(max(failing/8, lastPause), rarest)
 	wait := most
 	if failures < 20 {
 		wait = min(firstPause<<max(0, failures-1), most)
 	}
-	return wait*3/4 + rand.N(wait/2+1)
+	return wait*3/4 + time.Duration(chance.Int64N(int64(wait/2)+1))
+}
+
+// chance yields numbers that differ between routes and from one moment to the next, and are the same when a simulation repeats itself.
+func (k *link) chance(now time.Time) *rand.Rand {
+	h := fnv.New64a()
+	h.Write([]byte(string(k.origin) + " " + string(k.server))) // never fails
+	return rand.New(rand.NewPCG(uint64(now.UnixNano()), h.Sum64()))
 }
 
 // drop gives up a transaction whose repetition makes no sense any more. Its events wait as before.
@@ -217,6 +231,7 @@ func (k *link) drop() {
 		return
 	}
 	k.edus.putBack(k.flight.edus)
+	k.post = k.post || k.flight.post
 	k.head, k.flight = 0, nil
 }
 
