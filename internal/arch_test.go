@@ -63,6 +63,7 @@ var stack = []struct {
 	{"internal/servertest", "matrix internal/*"},
 	{"internal/clienttest", "internal/*"},
 	{"internal/crashtest", "internal/*"},
+	{"internal/simulation", "internal/*"},
 	{"internal/interop", "internal/*"},
 
 	{"cmd/myelin", "matrix internal/account internal/config internal/server internal/sqldb"},
