@@ -30,6 +30,7 @@ const (
 	Membership                       // Room, User: a membership that changed without an event of ours, such as an invite from elsewhere
 	DirectoryChange                  // Room: an alias or the visibility in a directory
 	ServerNews                       // what a remote server sent that is neither of the above; Data says what
+	Outbox                           // User: something of theirs waits for other servers, which Data names
 )
 
 // Entry is one thing that happened, for those who want to know at once.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"myelin/internal/e2ee"
+	"myelin/internal/syncer"
 	"myelin/internal/web"
 	"myelin/matrix/mxerr"
 )
@@ -17,6 +18,7 @@ func (a *API) encryptionRoutes() []web.Route {
 		{Method: "POST", Path: v3 + "/keys/upload", Op: "uploadKeys", Auth: web.Guest, Handle: a.uploadKeys},
 		{Method: "POST", Path: v3 + "/keys/query", Op: "queryKeys", Auth: web.Guest, Handle: a.queryKeys},
 		{Method: "POST", Path: v3 + "/keys/claim", Op: "claimKeys", Auth: web.Guest, Handle: a.claimKeys},
+		{Method: "GET", Path: v3 + "/keys/changes", Op: "getKeysChanges", Handle: a.keyChanges},
 	}
 }
 
@@ -72,4 +74,25 @@ func (a *API) claimKeys(ctx context.Context, r *web.Request) (*web.Response, err
 		return nil, err
 	}
 	return web.JSON(map[string]any{"one_time_keys": keys, "failures": failures}), nil
+}
+
+// keyChanges compares with now: "to" is a hint, and what changed after it a client would ask for soon anyway.
+//
+// Spec: cs getKeysChanges
+func (a *API) keyChanges(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var from syncer.Token
+	for _, name := range []string{"to", "from"} {
+		if r.Query(name) == "" {
+			return nil, mxerr.MissingParam("%q is missing", name)
+		}
+		var err error
+		if from, err = syncer.ParseToken(r.Query(name)); err != nil {
+			return nil, err
+		}
+	}
+	changes, err := a.Encryption.Changes(ctx, e2ee.Window{User: r.Caller.User, From: from.Pos, To: a.Bus.Last()})
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(changes), nil
 }

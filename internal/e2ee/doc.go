@@ -1,9 +1,10 @@
-// Package e2ee keeps what clients need of a server to encrypt for each other: the identity keys of devices, and one-time and
-// fallback keys to begin sessions with. It can read nothing of what they encrypt.
+// Package e2ee keeps what clients need of a server to encrypt for each other: the identity keys of devices, one-time and
+// fallback keys to begin sessions with, and word of whose keys changed. It can read nothing of what they encrypt.
 //
 // # Owns
 //
-// The tables crypto_devices, one_time_keys, fallback_keys and crypto_notes; in memory, how many keys devices have left.
+// The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists and
+// key_outbox; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
 //
 // # Invariants
 //
@@ -15,6 +16,16 @@
 //   - A change of a device's identity keys takes its one-time keys with it: their signatures were made by the old ones.
 //   - What is signed by a key that is known here is stored only if the signature is right. Clients check everything again.
 //
+// # Lists of devices
+//
+// The keys of a user of another server are kept once somebody who shares a room with them asked, and as long as this server has been in a room with
+// them without a break: since then their server tells of each change. An update is applied if it follows on the last one, and makes the list
+// stale otherwise; then, as when nothing is kept, the next query of a client asks their server. Nobody is asked for the sake of having it: a
+// storm of updates costs a row each, and a room of 10,000 users nothing before a client wants their keys.
+//
+// What others are told of our users' devices is worked out when it is sent, from what the other server was told before: the devices that
+// changed since, in order, each with the one before as its predecessor.
+//
 // # Refuses
 //
 // To look into what it stores beyond the names and signatures that the specification gives a meaning to. To hold more than a bounded number
@@ -22,8 +33,10 @@
 //
 // # Locks
 //
-// epochs.mu is a leaf: it is held to count. The bus holds its own lock while it calls follow, which takes it.
+// epochs.mu and listNews.mu are leaves: they are held for operations in memory. The bus holds its own lock while it calls follow, which
+// takes both, one after the other.
 //
 // Spec: cs End-to-End Encryption
 // Spec: ss End-to-End Encryption
+// Spec: ss Device Management
 package e2ee

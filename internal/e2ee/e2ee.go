@@ -11,6 +11,7 @@ import (
 
 	"myelin/internal/bus"
 	"myelin/internal/fedclient"
+	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -21,6 +22,7 @@ type Config struct {
 	DB     *sqldb.DB
 	Bus    *bus.Bus
 	Ours   *ours.Set
+	Graph  *graph.Graph
 	Client *fedclient.Client
 	Log    *slog.Logger // nil discards
 }
@@ -34,6 +36,9 @@ type Encryption struct {
 	epochs *epochs
 	// stocks remembers what devices have left, as of an epoch.
 	stocks *otter.Cache[deviceKey, *stock]
+	// pairs remembers whether users share rooms.
+	pairs *otter.Cache[pair, verdict]
+	lists *listNews
 
 	unsubscribe func()
 }
@@ -51,7 +56,7 @@ const maxStocks = 50_000
 
 // Open prepares the tables. Those of package account have to be there.
 func Open(ctx context.Context, c Config) (*Encryption, error) {
-	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Client == nil {
+	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Graph == nil || c.Client == nil {
 		return nil, errors.New("open e2ee: a field of its Config is missing")
 	}
 	if c.Log == nil {
@@ -60,10 +65,16 @@ func Open(ctx context.Context, c Config) (*Encryption, error) {
 	if err := c.DB.Migrate(ctx, migrations...); err != nil {
 		return nil, fmt.Errorf("open e2ee: %w", err)
 	}
+	since, err := c.DB.Last(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open e2ee: %w", err)
+	}
 	e := &Encryption{
 		cfg: c, db: c.DB, log: c.Log, epochs: newEpochs(),
 		stocks: otter.Must(&otter.Options[deviceKey, *stock]{MaximumSize: maxStocks}),
+		pairs:  newPairs(), lists: &listNews{since: since},
 	}
+	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.
 	_, e.unsubscribe = c.Bus.Subscribe(e.follow)
 	return e, nil
 }
@@ -76,8 +87,15 @@ func (e *Encryption) follow(r bus.Range) {
 	if r.Foreign {
 		e.epochs.all()
 	}
+	e.lists.hear(r)
 	for _, entry := range r.Entries {
 		switch entry.Kind {
+		case bus.RoomEvent:
+			if ev, ok := entry.Data.(*graph.Event); ok && ev.Change != nil && ev.Change.Old != ev.Change.New {
+				e.epochs.bump(string(ev.Change.User))
+			}
+		case bus.Membership:
+			e.epochs.bump(string(entry.User))
 		case bus.OneTimeKeys, bus.DeviceListLocal:
 			e.epochs.bump(deviceKey{entry.User, entry.Device}.text())
 		}

@@ -3,6 +3,7 @@ package e2ee
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,7 +83,8 @@ func byServer[M ~map[id.UserID]V, V any](e *Encryption, of M) (parts map[id.Serv
 	return parts, servers
 }
 
-// Query returns the keys of users for one of ours, who waits for other servers so long, and the servers that didn't answer.
+// Query returns the keys of users for one of ours, who waits for other servers so long, and the servers that didn't answer. Of these it returns
+// what is kept, if anything is.
 //
 // Spec: cs queryKeys
 func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, patience Patience) (*Keys, Failures, error) {
@@ -90,33 +92,58 @@ func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, pat
 	if err != nil {
 		return nil, nil, err
 	}
-	parts, servers := byServer(e, want)
+	var others []id.UserID
+	for user := range want {
+		if !e.cfg.Ours.Is(user.Domain()) {
+			others = append(others, user)
+		}
+	}
+	if len(others) == 0 {
+		return keys, Failures{}, nil
+	}
+	v, err := e.look(ctx, asker, others)
+	if err != nil {
+		return nil, nil, err
+	}
+	missing := make(Query)
+	for _, user := range others {
+		if v.current[user] {
+			keys.take(want, &remoteList{user: user, devices: v.kept[user]})
+		} else {
+			missing[user] = want[user]
+		}
+	}
+	parts, servers := byServer(e, missing)
 	var mu sync.Mutex // guards keys
 	failures := e.ask(ctx, patience, servers, func(ctx context.Context, server id.ServerName) error {
-		call := fedclient.Call{Origin: asker.Domain(), Destination: server, Timeout: patience.duration()}
-		got, err := e.cfg.Client.QueryKeys(ctx, call, parts[server])
-		if err != nil {
-			return err
-		}
+		lists, err := e.fetch(ctx, asker, v, server, parts[server], patience)
 		mu.Lock()
 		defer mu.Unlock()
-		keys.take(parts[server], got)
-		return nil
-	})
-	return keys, failures, nil
-}
-
-// take adds what another server says of its users, as far as it makes sense.
-func (k *Keys) take(asked Query, got fedclient.UserKeys) {
-	for user := range asked {
-		devices := make(map[id.DeviceID]json.RawMessage)
-		for device, raw := range got.Devices[user] {
-			if describes(raw, user, device) {
-				devices[device] = raw
+		for _, l := range lists {
+			keys.take(want, l)
+		}
+		if err != nil && lists == nil {
+			for user := range parts[server] {
+				if kept, ok := v.kept[user]; ok {
+					keys.take(want, &remoteList{user: user, devices: kept})
+				}
 			}
 		}
-		k.Devices[user] = devices
+		return err
+	})
+	return keys, failures, e.used(ctx, v)
+}
+
+// take adds what is known of a user of another server.
+func (k *Keys) take(want Query, l *remoteList) {
+	asked := want[l.user]
+	devices := make(map[id.DeviceID]json.RawMessage)
+	for _, d := range l.devices {
+		if len(asked) == 0 || slices.Contains(asked, d.id) {
+			devices[d.id] = named(d.keys, d.name)
+		}
 	}
+	k.Devices[l.user] = devices
 }
 
 // describes reports whether what another server sent may be the identity keys of a device.

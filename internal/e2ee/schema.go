@@ -12,6 +12,12 @@ import (
 // before they are uploaded. Names of devices, algorithms and keys are as clients chose them. A one-time key that was
 // claimed, at a time in milliseconds since the epoch, stays for a while, so that a repeated upload doesn't bring it back. A row of crypto_notes has the position at which
 // the number of a device's keys last changed.
+//
+// key_lists has where the keys of a user, of ours or not, were last changed, and where those that only their user may see were. gone_devices
+// remembers devices that were deleted, for servers that have yet to hear of it. remote_lists says of users of other servers that all their devices
+// are in remote_devices: up to which of their updates (0 if that is not known), asked for by whom at which position, whether something was missed
+// since, and when it was last of use. told_lists has up to which position other servers know our users' devices. A row of key_outbox is
+// something that another server is to be told: that the devices of a user, the subject, changed; or content.
 var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	CREATE TABLE crypto_devices (
 		user_id TEXT NOT NULL,
@@ -50,6 +56,52 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 		pos BIGINT NOT NULL,
 		PRIMARY KEY (user_id, device_id)
 	) WITHOUT ROWID;
+`}, {Slice: "e2ee", Version: 2, SQL: `
+	CREATE TABLE key_lists (
+		user_id TEXT NOT NULL PRIMARY KEY,
+		pos BIGINT NOT NULL,
+		own_pos BIGINT NOT NULL
+	);
+	CREATE INDEX key_lists_by_pos ON key_lists (pos);
+	CREATE TABLE gone_devices (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		at BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id)
+	);
+	CREATE TABLE remote_lists (
+		user_id TEXT NOT NULL PRIMARY KEY,
+		stream_id BIGINT NOT NULL,
+		fetched BIGINT NOT NULL,
+		asker TEXT NOT NULL,
+		stale BIGINT NOT NULL,
+		used BIGINT NOT NULL
+	);
+	CREATE TABLE remote_devices (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		name TEXT NOT NULL,
+		keys TEXT NOT NULL,
+		PRIMARY KEY (user_id, device_id)
+	);
+	CREATE TABLE told_lists (
+		server TEXT NOT NULL,
+		user_id TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		PRIMARY KEY (server, user_id)
+	) WITHOUT ROWID;
+	CREATE TABLE key_outbox (
+		server TEXT NOT NULL,
+		origin TEXT NOT NULL,
+		subject TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		at BIGINT NOT NULL,
+		content TEXT,
+		PRIMARY KEY (server, origin, subject)
+	);
+	CREATE INDEX key_outbox_in_order ON key_outbox (server, origin, pos);
+	CREATE INDEX key_outbox_by_pos ON key_outbox (pos);
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.
@@ -67,16 +119,31 @@ var (
 
 // DevicesChanged follows what happens to devices, in its transaction: account.Config.DevicesChanged.
 func DevicesChanged(tx *sqldb.Tx, pos sqldb.Pos, changes []account.DeviceChange) error {
-	for _, c := range changes {
+	last := make(map[id.UserID]sqldb.Pos)
+	for i, c := range changes {
+		if i > 0 { // each change has an ID of its own for other servers
+			var err error
+			if pos, err = tx.Pos(); err != nil {
+				return err
+			}
+		}
 		switch c.Event {
 		case account.DeviceAdded:
 			tx.Queue(stmtAddDevice, c.User, c.Device, c.DisplayName, pos)
+			tx.Queue(stmtNotGone, c.User, c.Device)
 		case account.DeviceRenamed:
 			tx.Queue(stmtNameDevice, c.User, c.Device, c.DisplayName, pos)
 		case account.DeviceDeleted:
 			dropDevice(tx, c.User, c.Device)
+			tx.Queue(stmtGone, c.User, c.Device, pos, now())
 		default:
 			return fmt.Errorf("device of %s: there is no event %d", c.User, c.Event)
+		}
+		last[c.User] = pos
+	}
+	for user, pos := range last {
+		if err := tellLocal(tx, pos, user); err != nil {
+			return err
 		}
 	}
 	return nil

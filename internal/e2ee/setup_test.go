@@ -10,6 +10,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/fedclient"
+	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
 	"myelin/internal/sqldb/sqldbtest"
@@ -43,10 +44,12 @@ func start(t testing.TB, open sqldbtest.Open) *node {
 	accounts, err := account.Open(n.ctx, account.Config{DB: db, Ours: names, Bus: b, DevicesChanged: DevicesChanged})
 	n.ok(err)
 	t.Cleanup(func() { n.ok(accounts.Close(context.WithoutCancel(n.ctx))) })
+	g, err := graph.Open(n.ctx, graph.Config{DB: db})
+	n.ok(err)
 	client, err := fedclient.Open(n.ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"*"}})
 	n.ok(err)
 	t.Cleanup(client.Close)
-	n.Encryption, err = Open(n.ctx, Config{DB: db, Bus: b, Ours: names, Client: client})
+	n.Encryption, err = Open(n.ctx, Config{DB: db, Bus: b, Ours: names, Graph: g, Client: client})
 	n.ok(err)
 	t.Cleanup(n.Close)
 	b.Subscribe(func(r bus.Range) { n.news = append(n.news, r.Entries...) })

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/sqldb"
 	"myelin/matrix/canon"
@@ -169,8 +168,9 @@ func (p *parsedUpload) write(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID, device
 			tx.Queue(stmtDropOneTime, user, device)
 			tx.Queue(stmtDropFallbacks, user, device)
 		}
-		change := account.DeviceChange{User: user, Device: device, Event: account.DeviceRenamed}
-		tx.Emit(bus.Entry{Pos: pos, Kind: bus.DeviceListLocal, User: user, Device: device, Data: change})
+		if err := tellLocal(tx, pos, user); err != nil {
+			return err
+		}
 	}
 	for _, k := range p.oneTime {
 		if err := k.add(tx, pos, user, device); err != nil {

@@ -2,6 +2,7 @@ package fedapi
 
 import (
 	"context"
+	"encoding/json"
 
 	"myelin/internal/e2ee"
 	"myelin/internal/web"
@@ -16,6 +17,7 @@ func (a *API) deviceRoutes() []web.Route {
 	return []web.Route{
 		{Method: "POST", Path: v1 + "/user/keys/query", Op: "queryUserEncryptionKeys", Auth: web.Server, Rate: web.RateServer, Handle: a.queryKeys},
 		{Method: "POST", Path: v1 + "/user/keys/claim", Op: "claimUserEncryptionKeys", Auth: web.Server, Rate: web.RateServer, Handle: a.claimKeys},
+		{Method: "GET", Path: v1 + "/user/devices/{userId}", Op: "getUserDevices", Auth: web.Server, Rate: web.RateServer, Handle: a.userDevices},
 	}
 }
 
@@ -63,4 +65,48 @@ func only[M ~map[id.UserID]V, V any](of M, name id.ServerName) M {
 		}
 	}
 	return of
+}
+
+// Spec: ss getUserDevices
+func (a *API) userDevices(ctx context.Context, r *web.Request) (*web.Response, error) {
+	user, err := r.UserID("userId")
+	if err != nil {
+		return nil, err
+	}
+	if user.Domain() != r.Destination {
+		return nil, mxerr.InvalidParam("%s is a user of another server.", user)
+	}
+	list, err := a.Encryption.ListOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(list), nil
+}
+
+// deviceList takes what another server says of a device of a user of its own.
+//
+// Spec: ss m.device_list_update
+func (n *news) deviceList(ctx context.Context, content json.RawMessage) error {
+	var body struct {
+		User     string          `json:"user_id"`
+		Device   id.DeviceID     `json:"device_id"`
+		Name     string          `json:"device_display_name"`
+		StreamID int64           `json:"stream_id"`
+		PrevID   []int64         `json:"prev_id"`
+		Deleted  bool            `json:"deleted"`
+		Keys     json.RawMessage `json:"keys"`
+	}
+	if err := read(content, &body); err != nil {
+		return err
+	}
+	user, err := n.user(body.User)
+	if err != nil {
+		return err
+	}
+	if string(body.Keys) == "null" {
+		body.Keys = nil
+	}
+	return n.api.Encryption.RemoteUpdate(ctx, e2ee.Update{
+		User: user, Device: body.Device, Name: body.Name, StreamID: body.StreamID, PrevID: body.PrevID, Deleted: body.Deleted, Keys: body.Keys,
+	})
 }

@@ -25,6 +25,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/bus"
 	"myelin/internal/directory"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedapi"
 	"myelin/internal/fedclient"
@@ -111,6 +112,9 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 		IsGuest: func(context.Context, id.UserID) (bool, error) { return false, nil },
 	})
 	client := n.client(db)
+	encryption, err := e2ee.Open(n.ctx, e2ee.Config{DB: db, Bus: b, Ours: n.ours, Graph: n.graph, Client: client})
+	must(t, err)
+	t.Cleanup(encryption.Close)
 	federated, err := fedroom.Open(n.ctx, fedroom.Config{
 		DB: db, Ours: n.ours, Client: client, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms,
 	})
@@ -124,7 +128,7 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 		}
 	})
 	api := fedapi.New(fedapi.Config{
-		Ours: n.ours, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms, Directory: n.directory, Ephemeral: n.ephemeral,
+		Ours: n.ours, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms, Directory: n.directory, Ephemeral: n.ephemeral, Encryption: encryption,
 		View: view.New(view.Config{Graph: n.graph, Ignored: n.accounts.IgnoredUsers}), Client: client, Federated: federated, Log: log,
 		Settings: fedapi.Settings{Version: "test", Delegate: func(name id.ServerName) string {
 			if name == alias {

@@ -22,6 +22,9 @@
 // Typing, public receipts and presence go to the servers in the room, or in any room of the user. They wait in memory
 // only, a newer one in place of an older one; they are bounded in number and age. They repeat themselves before others forget them.
 //
+// That the devices of a user changed goes to every server in any room of the user, once for a server: it waits in the outbox of package
+// e2ee, and is removed there when it arrived. A server that was away is told the latest state.
+//
 // # Routes
 //
 // A queue belongs to a [route]: one of our names and another server. Each of our names is a server of its own to others, with its own
@@ -50,8 +53,8 @@
 //
 // # Refuses
 //
-// To be asked to send this or that: it follows the stream. To decide whether an event is good. Device lists and messages to devices have
-// no source yet.
+// To be asked to send this or that: it follows the stream. To decide whether an event is good. To know what a device is: it finds out which
+// servers share a room with a user whose devices changed, and package e2ee knows what each of them is to be told.
 //
 // # Locks
 //

@@ -88,15 +88,15 @@ func (s *edus) expire() {
 	maps.DeleteFunc(s.waiting, func(_ eduKey, e *edu) bool { return time.Since(e.made) > lasts[e.kind] })
 }
 
-// take removes and returns the oldest EDUs that are still of use.
-func (s *edus) take() []*edu {
+// take removes and returns the oldest EDUs that are still of use, at most so many.
+func (s *edus) take(most int) []*edu {
 	if s.empty() {
 		return nil
 	}
 	s.expire()
 	list := slices.Collect(maps.Values(s.waiting))
 	slices.SortFunc(list, func(a, b *edu) int { return cmp.Compare(a.seq, b.seq) })
-	list = list[:min(len(list), maxEDUs)]
+	list = list[:min(len(list), most)]
 	for _, e := range list {
 		delete(s.waiting, e.eduKey)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"myelin/internal/bus"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
@@ -23,14 +24,15 @@ import (
 
 // Config is what a Sender needs. All fields must be set but for Log and Metrics.
 type Config struct {
-	DB        *sqldb.DB
-	Bus       *bus.Bus
-	Ours      *ours.Set
-	Client    *fedclient.Client
-	Graph     *graph.Graph
-	Ephemeral *ephemeral.Ephemeral
-	Log       *slog.Logger          // nil discards
-	Metrics   prometheus.Registerer // nil keeps the collectors private
+	DB         *sqldb.DB
+	Bus        *bus.Bus
+	Ours       *ours.Set
+	Client     *fedclient.Client
+	Graph      *graph.Graph
+	Ephemeral  *ephemeral.Ephemeral
+	Encryption *e2ee.Encryption
+	Log        *slog.Logger          // nil discards
+	Metrics    prometheus.Registerer // nil keeps the collectors private
 }
 
 // Sender tells other servers what happens here. It is safe for concurrent use.
@@ -58,7 +60,7 @@ const (
 
 // Open prepares the tables. Nothing is sent before Start.
 func Open(ctx context.Context, c Config) (*Sender, error) {
-	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Client == nil || c.Graph == nil || c.Ephemeral == nil {
+	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Client == nil || c.Graph == nil || c.Ephemeral == nil || c.Encryption == nil {
 		return nil, errors.New("open the federation sender: a field of its Config is missing")
 	}
 	if err := c.DB.Migrate(ctx, migrations...); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
 )
@@ -32,6 +33,10 @@ type flight struct {
 	events []entry
 	queued int
 	edus   []*edu
+	// post: letters are to be loaded, at most mostLetters EDUs. rest: there were more.
+	post, rest  bool
+	mostLetters int
+	letters     []*e2ee.Letter
 	// rooms are those that the other side is caught up with once this has arrived.
 	rooms []caughtUp
 }
@@ -67,8 +72,12 @@ func (l *leader) attempt(ctx context.Context, k *link) (f *flight, err error) {
 		}
 	}()
 	f, err = l.prepare(ctx, k)
-	if err != nil || len(f.events)+len(f.edus) == 0 {
+	if err != nil {
 		return f, err
+	}
+	out := f.render()
+	if len(f.events)+len(out) == 0 {
+		return f, l.arrived(ctx, k, f)
 	}
 	pdus, err := l.load(ctx, f)
 	if err != nil {
@@ -76,17 +85,45 @@ func (l *leader) attempt(ctx context.Context, k *link) (f *flight, err error) {
 	}
 	call := fedclient.Call{Origin: k.origin, Destination: k.server, Urgent: true, Timeout: sendTimeout}
 	refused, err := l.cfg.Client.SendTransaction(ctx, call, f.txn, fedclient.Transaction{
-		OriginServerTS: f.made.UnixMilli(), PDUs: pdus, EDUs: render(f.edus),
+		OriginServerTS: f.made.UnixMilli(), PDUs: pdus, EDUs: out,
 	})
+	if err == nil || f.hopeless(err) {
+		if err != nil {
+			l.log.Warn("something about devices is left out: another server refuses it", "destination", k.server, "error", err)
+		}
+		err = l.arrived(ctx, k, f)
+	}
 	for event, why := range refused {
 		l.log.Info("another server refuses an event", "destination", k.server, "event", event, "reason", why)
 	}
 	return f, err
 }
 
+// render returns the EDUs, those first that are kept until they arrive.
+func (f *flight) render() (out []json.RawMessage) {
+	for _, letter := range f.letters {
+		out = append(out, letter.EDUs...)
+	}
+	return append(out, render(f.edus)...)
+}
+
+// hopeless reports whether a transaction of nothing but one letter was refused for what is in it.
+func (f *flight) hopeless(err error) bool {
+	remote, ok := errors.AsType[*fedclient.RemoteError](err)
+	return ok && refusal(remote) && len(f.events)+len(f.edus) == 0 && len(f.letters) == 1
+}
+
+// refusal reports whether a server said that it will not take a transaction.
+func refusal(remote *fedclient.RemoteError) bool {
+	return remote.Status == http.StatusBadRequest || remote.Status == http.StatusRequestEntityTooLarge
+}
+
 // prepare decides what to send: what was tried before, or else from the queue, or else what the other side missed.
 func (l *leader) prepare(ctx context.Context, k *link) (*flight, error) {
 	f, q := l.choose(k)
+	if err := l.letters(ctx, k, f); err != nil {
+		return f, err
+	}
 	return f, l.catchUp(ctx, f, q)
 }
 
@@ -99,7 +136,8 @@ func (l *leader) choose(k *link) (*flight, search) {
 	}
 	k.drop()
 	k.outlast()
-	f := &flight{txn: rand.Text(), made: time.Now(), queued: min(len(k.queue), k.most), edus: k.edus.take()}
+	f := &flight{txn: rand.Text(), made: time.Now(), queued: min(len(k.queue), k.most)}
+	k.fill(f)
 	f.events = slices.Clone(k.queue[:f.queued])
 	k.head, k.flight = f.queued, f
 	q := search{route: k.route, upTo: l.pos, most: k.most, long: k.long}
@@ -107,6 +145,23 @@ func (l *leader) choose(k *link) (*flight, search) {
 		q.rooms = k.missed()
 	}
 	return f, q
+}
+
+// fill decides how many EDUs a transaction has, and of which kind. Caller holds leader.mu.
+func (k *link) fill(f *flight) {
+	f.post, f.mostLetters = k.post, min(k.mostLetters, maxLetters)
+	if k.post && k.apart && f.queued > 0 {
+		if k.turn = !k.turn; k.turn {
+			f.queued = 0
+		} else {
+			f.post = false
+		}
+	}
+	room := maxEDUs
+	if f.post {
+		k.post, room = false, maxEDUs-maxLetters
+	}
+	f.edus = k.edus.take(room)
 }
 
 // load returns the events of a transaction as they are sent.
@@ -135,7 +190,7 @@ func (l *leader) load(ctx context.Context, f *flight) ([]json.RawMessage, error)
 // succeeded takes note of a transaction that arrived. Caller holds mu.
 func (l *leader) succeeded(k *link, f *flight) {
 	k.landed(f)
-	if len(f.events)+len(f.edus) == 0 {
+	if len(f.events)+len(f.render()) == 0 {
 		return // nobody was asked
 	}
 	l.metrics.sent(f)
@@ -175,15 +230,17 @@ func unfit(status int) bool {
 // shrink makes the next transaction smaller, so that what another server can't digest is found out and does not keep the rest
 // from it. Of a transaction with nothing but one event it is clear what is refused, if the server said that it is. Caller holds mu.
 func (l *leader) shrink(k *link, f *flight, remote *fedclient.RemoteError) {
-	alone := len(f.events) == 1 && len(f.edus) == 0
-	refused := remote.Status == http.StatusBadRequest || remote.Status == http.StatusRequestEntityTooLarge
-	if alone && refused {
+	alone := len(f.events) == 1 && len(f.edus)+len(f.letters) == 0
+	if alone && refusal(remote) {
 		l.log.Warn("an event is left out: another server refuses it", "destination", k.server, "error", remote)
 		k.landed(f)
 		return
 	}
 	k.most = max(1, min(k.most, len(f.events))/2)
-	k.head, k.flight = 0, nil // the EDUs are lost
+	k.mostLetters = max(1, min(k.mostLetters, len(f.letters))/2)
+	k.apart = k.apart || len(f.events) > 0 && len(f.letters) > 0
+	k.post = k.post || f.post
+	k.head, k.flight = 0, nil // the other EDUs are lost
 }
 
 // reason is an error in the words of the list of troubles.

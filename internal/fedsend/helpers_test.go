@@ -24,6 +24,7 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/bus"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedclient"
 	"myelin/internal/fedsend"
@@ -263,6 +264,7 @@ type node struct {
 	graph *graph.Graph
 	rooms *room.Rooms
 	eph   *ephemeral.Ephemeral
+	enc   *e2ee.Encryption
 	work  *work.Runner
 	world *world
 	stop  func()
@@ -296,7 +298,9 @@ func (w *world) node(open sqldbtest.Open, names ...id.ServerName) *node {
 	host := w.net.Host(fmt.Sprintf("here%d.example", w.nodes))
 	client, err := fedclient.Open(ctx, fedclient.Config{DB: n.db, Ours: set, Dial: host.Dial, Lookup: host, Roots: w.roots, AllowNetworks: []netip.Prefix{nettest.Prefix}})
 	ok(tb, err)
-	n.Sender, err = fedsend.Open(ctx, fedsend.Config{DB: n.db, Bus: n.bus, Ours: set, Client: client, Graph: n.graph, Ephemeral: n.eph})
+	n.enc, err = e2ee.Open(ctx, e2ee.Config{DB: n.db, Bus: n.bus, Ours: set, Graph: n.graph, Client: client})
+	ok(tb, err)
+	n.Sender, err = fedsend.Open(ctx, fedsend.Config{DB: n.db, Bus: n.bus, Ours: set, Client: client, Graph: n.graph, Ephemeral: n.eph, Encryption: n.enc})
 	ok(tb, err)
 	var once sync.Once
 	n.stop = func() {
@@ -305,6 +309,7 @@ func (w *world) node(open sqldbtest.Open, names ...id.ServerName) *node {
 				n.work.Stop()
 			}
 			client.Close()
+			n.enc.Close()
 			n.eph.Close()
 			ok(tb, accounts.Close(context.WithoutCancel(ctx)))
 			_ = n.db.Close()

@@ -80,12 +80,17 @@ func (l *leader) run(ctx context.Context) error {
 		return e.Kind == bus.RoomEvent && ok && ev.Outgoing()
 	})
 	defer silence()
+	postman, err := l.newPostman(ctx)
+	if err != nil {
+		return err
+	}
 	whispers := newWhispers(l)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.dispatch(ctx) })
 	g.Go(func() error { return whispers.run(ctx) })
+	g.Go(func() error { return postman.run(ctx) })
 	g.Go(func() error { return l.follow(ctx, events) })
-	err := g.Wait()
+	err = g.Wait()
 	if errors.Is(context.Cause(ctx), work.ErrLost) {
 		return err // another node may be sending
 	}

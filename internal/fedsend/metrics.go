@@ -62,5 +62,5 @@ func (s *Sender) count(value func(l *leader) int) int {
 func (m *metrics) sent(f *flight) {
 	m.transactions.WithLabelValues("ok").Inc()
 	m.items.WithLabelValues("pdu").Add(float64(len(f.events)))
-	m.items.WithLabelValues("edu").Add(float64(len(f.edus)))
+	m.items.WithLabelValues("edu").Add(float64(len(f.render())))
 }

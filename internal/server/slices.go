@@ -94,7 +94,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.ephemeral.Close(); return nil })
 
 	// e2ee
-	s.encryption, err = e2ee.Open(ctx, e2ee.Config{DB: s.db, Bus: s.bus, Ours: s.ours, Client: s.client, Log: s.log})
+	s.encryption, err = e2ee.Open(ctx, e2ee.Config{DB: s.db, Bus: s.bus, Ours: s.ours, Graph: s.graph, Client: s.client, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -150,6 +150,8 @@ func (s *Server) startBackground() {
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
 	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})
 	w.Schedule(work.Job{Name: "forget claimed keys", Period: 24 * time.Hour, Run: s.encryption.ForgetClaimed})
+	w.Schedule(work.Job{Name: "forget lists of devices", Period: 24 * time.Hour, Run: s.encryption.ForgetLists})
+	w.Schedule(work.Job{Name: "forget letters to servers that are gone", Period: 24 * time.Hour, Run: s.encryption.ForgetOutbox})
 	w.Schedule(work.Job{Name: "reclaim states", Period: 24 * time.Hour, Run: s.reclaimStates})
 }
 

@@ -165,3 +165,118 @@ func TestFederatedKeys(t *testing.T) {
 		}
 	})
 }
+
+// has reports whether a list of strings holds one.
+func has(list gjson.Result, text string) bool {
+	for _, e := range list.Array() {
+		if e.Str == text {
+			return true
+		}
+	}
+	return false
+}
+
+// untilChanged syncs until somebody's keys are said to have changed, and returns where that was.
+func (c *Client) untilChanged(since string, who *Client) string {
+	c.tb.Helper()
+	return c.Until(since, "changed keys of "+who.User, func(s *Sync) bool { return has(s.At("device_lists", "changed"), who.User) }).Next
+}
+
+// Spec: cs Extensions to /sync
+// Spec: cs getKeysChanges
+func TestDeviceLists(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		alice, bob, carol := s.Register(t, "alice"), s.Register(t, "bob"), s.Register(t, "carol")
+		room := alice.CreateRoom(M{"preset": "public_chat"})
+		first := alice.Sync("")
+		if first.At("device_lists").Exists() {
+			t.Errorf("a first sync has changes: %s", first.Body)
+		}
+		since := first.Next
+		bob.Join(room)
+		since = alice.untilChanged(since, bob)
+		bob.encrypts(0)
+		since = alice.untilChanged(since, bob)
+		second := bob.Login()
+		since = alice.untilChanged(since, bob)
+		second.OK("POST", "logout", nil)
+		since = alice.untilChanged(since, bob)
+		carol.encrypts(0) // of no interest to alice
+		alice.Say(room, "hello")
+		if s := alice.Sync(since); s.At("device_lists").Exists() {
+			t.Errorf("nothing changed: %s", s.Body)
+		}
+		changes := alice.OK("GET", "keys/changes"+Query("from", first.Next, "to", since), nil)
+		if !has(changes.At("changed"), bob.User) || has(changes.At("changed"), carol.User) || len(changes.At("left").Array()) != 0 {
+			t.Errorf("changes: %s", changes.Body)
+		}
+		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "GET", "keys/changes"+Query("from", since), nil)
+		alice.Fails(http.StatusBadRequest, "M_INVALID_PARAM", "GET", "keys/changes"+Query("from", "x", "to", since), nil)
+
+		// Who enters a room learns of everybody there, and forgets whom they meet no more.
+		since = carol.Sync("").Next
+		carol.Join(room)
+		entered := carol.Until(since, "the members", func(s *Sync) bool { return has(s.At("device_lists", "changed"), bob.User) })
+		if !has(entered.At("device_lists", "changed"), alice.User) {
+			t.Errorf("carol entered: %s", entered.Body)
+		}
+		left := func(c *Client, since string, who *Client) string {
+			t.Helper()
+			return c.Until(since, who.User+" left", func(s *Sync) bool { return has(s.At("device_lists", "left"), who.User) }).Next
+		}
+		since = carol.Sync(entered.Next).Next
+		bob.Leave(room)
+		since = left(carol, since, bob)
+		bob.encrypts(0)
+		s.Restart() // what memory has forgotten is in the database
+		after := carol.OK("GET", "keys/changes"+Query("from", entered.Next, "to", since), nil)
+		if !has(after.At("left"), bob.User) || has(after.At("changed"), bob.User) {
+			t.Errorf("after a restart: %s", after.Body)
+		}
+		alice.OK("PUT", Path("devices", alice.Device), M{"display_name": "New"})
+		since = carol.untilChanged(since, alice)
+		carol.Leave(room)
+		left(carol, since, alice)
+	})
+}
+
+func TestFederatedDeviceLists(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		x := acrossTwo(t, n)
+		since := x.bob.Sync("").Next
+		x.alice.encrypts(0)
+		since = x.bob.untilChanged(since, x.alice)
+		device := func(d *Client) gjson.Result { return x.bob.devicesOf(x.alice.User).Get(d.Device) }
+		x.bob.eventually("alice's device has keys", func() bool { return device(x.alice).Exists() })
+
+		// From now on bob's server follows.
+		x.alice.OK("PUT", Path("devices", x.alice.Device), M{"display_name": "Phone"})
+		since = x.bob.untilChanged(since, x.alice)
+		x.bob.eventually("alice's device has a name", func() bool { return device(x.alice).Get("unsigned.device_display_name").Str == "Phone" })
+
+		// A server that was away learns the latest state, also when the other one was restarted meanwhile.
+		x.b.Stop()
+		second := x.alice.Login()
+		second.encrypts(0)
+		third := x.alice.Login()
+		third.encrypts(0)
+		third.OK("POST", "logout", nil)
+		x.a.Restart()
+		x.b.Up()
+		since = x.bob.untilChanged(since, x.alice)
+		x.bob.eventually("alice has a second device and no third one", func() bool { return device(second).Exists() && !device(third).Exists() })
+
+		// What happens while they share no room is told with the next query.
+		x.bob.Leave(x.room)
+		untilMember(x.alice, x.room, x.bob, "leave")
+		second.OK("POST", "logout", nil)
+		if device(second).Exists() {
+			t.Error("a list is kept that nobody keeps current")
+		}
+		joinVia(x.bob, x.room, x.a)
+		x.bob.untilChanged(since, x.alice)
+		if device(second).Exists() || !device(x.alice).Exists() {
+			t.Error("an old list came back")
+		}
+	})
+}

@@ -1,0 +1,316 @@
+package e2ee
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/maypok86/otter/v2"
+
+	"myelin/internal/bus"
+	"myelin/internal/graph"
+	"myelin/internal/sqldb"
+	"myelin/matrix/id"
+)
+
+const (
+	// maxNews bounds the changes of lists and memberships that are remembered: so many happen while clients that sync look away.
+	maxNews = 8192
+	// maxAppear bounds the users who are told for one room, or one look at the database. Of a larger room clients learn when they need to.
+	maxAppear = 20_000
+	// maxPairs bounds the pairs of users of whom it is remembered whether they share a room. One takes about 200 bytes.
+	maxPairs = 100_000
+)
+
+// Window is what one of our users wants to know: what happened after From, up to To.
+type Window struct {
+	User     id.UserID
+	From, To sqldb.Pos
+	// Rooms are those that the user is in, as far as something happened there in the window. Nil means that this isn't known.
+	Rooms map[graph.RoomNID]struct{}
+	// Joined and Left are rooms that the user entered and left in the window, where Rooms is set.
+	Joined, Left []graph.RoomNID
+}
+
+// ListChanges are the users whose keys a client has to ask for again, and those it will hear no more of.
+//
+// Spec: cs Extensions to /sync
+type ListChanges struct {
+	Changed []id.UserID `json:"changed"`
+	Left    []id.UserID `json:"left"`
+}
+
+// none is that nothing changed.
+var none = &ListChanges{Changed: []id.UserID{}, Left: []id.UserID{}}
+
+// listItem is a change of a user's keys, or, with a room, of a membership.
+type listItem struct {
+	pos  sqldb.Pos
+	user id.UserID
+	room graph.RoomNID
+	left bool // of the room, not joined
+	own  bool // for the user's own devices only
+}
+
+// listNews remembers the latest changes, so that a sync which has none to tell finds that out without the database.
+type listNews struct {
+	mu    sync.Mutex // guards all below
+	since sqldb.Pos  // everything after it is here
+	items []listItem
+}
+
+// hear takes a piece of the stream.
+func (n *listNews) hear(r bus.Range) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r.Foreign {
+		n.since, n.items = r.To, nil
+	}
+	for _, e := range r.Entries {
+		switch e.Kind {
+		case bus.DeviceListLocal, bus.DeviceListRemote:
+			_, own := e.Data.(ownChange)
+			n.add(listItem{pos: e.Pos, user: e.User, own: own})
+		case bus.RoomEvent:
+			ev, ok := e.Data.(*graph.Event)
+			if !ok || ev.Change == nil || ev.Change.Old == ev.Change.New {
+				continue
+			}
+			if joined := ev.Change.New == graph.Join; joined || ev.Change.Old == graph.Join {
+				n.add(listItem{pos: e.Pos, user: ev.Change.User, room: ev.Room, left: !joined})
+			}
+		}
+	}
+}
+
+// ownChange is the Data of an entry about keys that only their user may see.
+type ownChange struct{}
+
+func (n *listNews) add(item listItem) {
+	if len(n.items) >= maxNews {
+		half := len(n.items) / 2
+		n.since = n.items[half-1].pos
+		n.items = append(n.items[:0:0], n.items[half:]...)
+	}
+	n.items = append(n.items, item)
+}
+
+// after returns what happened in (from, to], and false where memory doesn't reach back so far. What is returned doesn't change.
+func (n *listNews) after(from, to sqldb.Pos) ([]listItem, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if from < n.since {
+		return nil, false
+	}
+	start := len(n.items)
+	for start > 0 && n.items[start-1].pos > from {
+		start--
+	}
+	end := start
+	for end < len(n.items) && n.items[end].pos <= to {
+		end++
+	}
+	return n.items[start:end:end], true
+}
+
+// users is a set.
+type users map[id.UserID]struct{}
+
+func (s users) add(u id.UserID) { s[u] = struct{}{} }
+
+func (s users) sorted() []id.UserID {
+	list := make([]id.UserID, 0, len(s))
+	for u := range s {
+		list = append(list, u)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// encounters are the users whose keys may be news for somebody.
+type encounters struct {
+	changed users // if they share a room
+	came    users // who do, or did shortly before
+	went    users // if they don't share one any more
+	entered []graph.RoomNID
+	left    []graph.RoomNID
+}
+
+// Changes returns whose keys a user's clients must ask for again.
+//
+// Spec: cs Extensions to /sync
+// Spec: cs getKeysChanges
+func (e *Encryption) Changes(ctx context.Context, w Window) (*ListChanges, error) {
+	m := &encounters{changed: make(users), came: make(users), went: make(users)}
+	items, known := e.lists.after(w.From, w.To)
+	switch {
+	case known && w.Rooms != nil:
+		m.entered, m.left = w.Joined, w.Left
+		if len(items) == 0 && len(m.entered)+len(m.left) == 0 {
+			return none, nil
+		}
+		m.remember(w, items)
+	default:
+		if err := e.recall(ctx, w, m); err != nil {
+			return nil, fmt.Errorf("changed keys for %s: %w", w.User, err)
+		}
+	}
+	c, err := e.tell(ctx, w.User, m)
+	if err != nil {
+		return nil, fmt.Errorf("changed keys for %s: %w", w.User, err)
+	}
+	return c, nil
+}
+
+// remember finds who may be news in memory.
+func (m *encounters) remember(w Window, items []listItem) {
+	for _, it := range items {
+		_, in := w.Rooms[it.room]
+		switch {
+		case it.own && it.user != w.User:
+		case it.room == 0:
+			m.changed.add(it.user)
+		case it.user == w.User:
+		case it.left && (in || slices.Contains(w.Left, it.room)):
+			m.went.add(it.user)
+		case !it.left && in:
+			m.came.add(it.user)
+		}
+	}
+}
+
+var (
+	stmtListsChanged = sqldb.SQL(`SELECT user_id FROM key_lists WHERE pos > $1 ORDER BY pos LIMIT $2`)
+	stmtOwnChanged   = sqldb.SQL(`SELECT own_pos FROM key_lists WHERE user_id = $1`)
+)
+
+// recall finds who may be news in the database. What happened after the window is told too: it is harmless to ask once more.
+func (e *Encryption) recall(ctx context.Context, w Window, m *encounters) error {
+	err := e.db.Read(ctx, func(tx *sqldb.Tx) error {
+		clear(m.changed)
+		var own sqldb.Pos
+		if _, err := tx.Get(stmtOwnChanged, []any{w.User}, &own); err != nil {
+			return err
+		}
+		if own > w.From {
+			m.changed.add(w.User)
+		}
+		return tx.Query(stmtListsChanged, func(r *sqldb.Row) error {
+			var user id.UserID
+			err := r.Scan(&user)
+			m.changed.add(user)
+			return err
+		}, w.From, maxAppear)
+	})
+	if err != nil {
+		return err
+	}
+	came, went, err := e.cfg.Graph.Encounters(ctx, w.User, w.From, maxAppear)
+	if err != nil {
+		return err
+	}
+	for _, u := range came {
+		m.came.add(u)
+	}
+	for _, u := range went {
+		m.went.add(u)
+	}
+	rows, err := e.cfg.Graph.MembershipsChanged(ctx, w.User, w.From)
+	for _, row := range rows {
+		switch {
+		case row.Since <= w.From:
+		case row.Membership == graph.Join:
+			m.entered = append(m.entered, row.Room)
+		case row.Prev == graph.Join:
+			m.left = append(m.left, row.Room)
+		}
+	}
+	return err
+}
+
+// tell decides what of all that is told.
+func (e *Encryption) tell(ctx context.Context, user id.UserID, m *encounters) (*ListChanges, error) {
+	changed := make(users)
+	for _, set := range []users{m.changed, m.came} {
+		for other := range set {
+			shares, err := e.share(ctx, user, other)
+			if err != nil {
+				return nil, err
+			}
+			if shares {
+				changed.add(other)
+			}
+		}
+	}
+	for _, room := range m.entered {
+		changed.add(user)
+		members, err := e.cfg.Graph.Members(ctx, room, graph.Join, maxAppear)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range members {
+			changed.add(row.User)
+		}
+	}
+	for _, room := range m.left {
+		members, err := e.cfg.Graph.Members(ctx, room, graph.Join, maxAppear)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range members {
+			m.went.add(row.User)
+		}
+	}
+	left := make(users)
+	for other := range m.went {
+		shares, err := e.share(ctx, user, other)
+		if err != nil {
+			return nil, err
+		}
+		if !shares {
+			left.add(other)
+		}
+	}
+	return &ListChanges{Changed: changed.sorted(), Left: left.sorted()}, nil
+}
+
+// pair is an ordered pair of users.
+type pair struct{ a, b id.UserID }
+
+// verdict is whether a pair shares a room, as of the last time either entered or left one.
+type verdict struct {
+	yes  bool
+	a, b epoch
+}
+
+func newPairs() *otter.Cache[pair, verdict] {
+	return otter.Must(&otter.Options[pair, verdict]{MaximumSize: maxPairs})
+}
+
+// share reports whether two users share a room. A user shares with themselves.
+func (e *Encryption) share(ctx context.Context, a, b id.UserID) (bool, error) {
+	if a == b {
+		return true, nil
+	}
+	if b < a {
+		a, b = b, a
+	}
+	current := verdict{a: e.epochs.of(string(a)), b: e.epochs.of(string(b))}
+	if was, ok := e.pairs.GetIfPresent(pair{a, b}); ok {
+		if current.yes = was.yes; was == current {
+			return was.yes, nil
+		}
+	}
+	err := e.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+		current.yes, err = graph.ShareSince(tx, a, b, forever)
+		return err
+	})
+	if err == nil {
+		e.pairs.Set(pair{a, b}, current)
+	}
+	return current.yes, err
+}
+
+// forever is after all positions.
+const forever = sqldb.Pos(1) << 62
