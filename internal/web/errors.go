@@ -62,6 +62,9 @@ var statusOf = map[mxerr.Code]int{
 	mxerr.CodeServerNotTrusted:        http.StatusBadRequest, // Spec: cs requestTokenTo3PIDEmail
 	mxerr.CodeUnknownPos:              http.StatusBadRequest, // MSC4186: an unknown or expired position
 	mxerr.CodeInvalidSignature:        http.StatusBadRequest, // Spec: cs uploadCrossSigningKeys
+
+	mxerr.CodeNotYetUploaded:       http.StatusGatewayTimeout, // Spec: cs getContentAuthed
+	mxerr.CodeCannotOverwriteMedia: http.StatusConflict,       // Spec: cs uploadContentToMXC
 }
 
 // Status gives an error another HTTP status than its code has, for the operations where the

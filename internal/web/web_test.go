@@ -434,3 +434,45 @@ func TestOverNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestBodyStream: a body is read as it comes, and no further than allowed.
+func TestBodyStream(t *testing.T) {
+	var read string
+	upload := func(_ context.Context, r *web.Request) (*web.Response, error) {
+		read = ""
+		from, err := r.BodyStream(10)
+		if err != nil {
+			return nil, err
+		}
+		text, err := io.ReadAll(from)
+		if err != nil {
+			return nil, err
+		}
+		read = string(text)
+		if _, err := r.BodyStream(10); err == nil {
+			t.Error("a body was read twice")
+		}
+		return web.Empty, nil
+	}
+	mux := newMux(t, web.Config{Routes: []web.Route{{Method: "POST", Path: "/up", Op: "up", Auth: web.None, MaxBody: 1, Handle: upload}}})
+	wantAnswer(t, do(mux, "POST /up", "", "0123456789"), http.StatusOK, "{}")
+	if read != "0123456789" {
+		t.Errorf("read %q", read)
+	}
+	wantAnswer(t, do(mux, "POST /up", "", "0123456789a"), http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
+	unannounced := httptest.NewRequest("POST", "/up", io.MultiReader(strings.NewReader("0123456789"), strings.NewReader("a")))
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, unannounced)
+	wantAnswer(t, w, http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
+
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	resp, err := http.Post(server.URL+"/up", "text/plain", io.MultiReader(strings.NewReader("01234"), strings.NewReader("56789")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || read != "0123456789" {
+		t.Errorf("over a network: %s, read %q", resp.Status, read)
+	}
+}

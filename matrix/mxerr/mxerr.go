@@ -55,6 +55,8 @@ const (
 	CodeServerNotTrusted        Code = "M_SERVER_NOT_TRUSTED"
 	CodeUnknownPos              Code = "M_UNKNOWN_POS"
 	CodeInvalidSignature        Code = "M_INVALID_SIGNATURE"
+	CodeNotYetUploaded          Code = "M_NOT_YET_UPLOADED"
+	CodeCannotOverwriteMedia    Code = "M_CANNOT_OVERWRITE_MEDIA"
 )
 
 // Error is what a client sees of a failure.
