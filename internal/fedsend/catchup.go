@@ -7,6 +7,7 @@ import (
 
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
+	"myelin/matrix/id"
 )
 
 // missed is a room that a server may lack events of.
@@ -74,7 +75,13 @@ func (l *leader) missing(ctx context.Context, q search, m missed) ([]entry, sqld
 		if err != nil {
 			return nil, 0, err
 		}
-		if in || l.target(e) == q.server {
+		target := id.ServerName("")
+		if !in {
+			if target, err = l.target(ctx, e); err != nil {
+				return nil, 0, err
+			}
+		}
+		if in || target == q.server {
 			events = append(events, entry{room: e.Room, nid: e.NID, pos: e.Pos})
 		}
 	}

@@ -218,7 +218,10 @@ func (l *leader) distribute(ctx context.Context, e *graph.Event) error {
 	if !l.cfg.Ours.Is(sender) {
 		origin = speaker
 	}
-	target := l.target(e)
+	target, err := l.target(ctx, e)
+	if err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	what := entry{room: e.Room, nid: e.NID, pos: e.Pos}
@@ -236,18 +239,27 @@ func (l *leader) distribute(ctx context.Context, e *graph.Event) error {
 	return nil
 }
 
-// target returns the server of the user whom an event puts out of the room: it must learn of it though it is no longer there.
-func (l *leader) target(e *graph.Event) id.ServerName {
+// target returns the server of the user whom an event puts out of the room, or whose invite or knock it ends: it must learn of it though it is
+// not there. What changes between one absence and another concerns nobody there, and would come between a user's steps back into the room.
+func (l *leader) target(ctx context.Context, e *graph.Event) (id.ServerName, error) {
 	key := e.PDU.Key()
 	m := graph.Membership(e.PDU.Membership())
-	if key.Type != memberType || !e.PDU.IsState() || m != graph.Leave && m != graph.Ban {
-		return ""
+	if key.Type != memberType || !e.PDU.IsState() || m != graph.Leave && m != graph.Ban || e.Replaces == 0 {
+		return "", nil
 	}
 	user, err := id.ParseUserID(key.StateKey)
 	if err != nil || l.cfg.Ours.Is(user.Domain()) || !l.cfg.Client.Permitted(user.Domain()) {
-		return ""
+		return "", nil
 	}
-	return user.Domain()
+	before, err := l.cfg.Graph.Events(ctx, e.Room, []graph.EventNID{e.Replaces})
+	if err != nil {
+		return "", err
+	}
+	switch graph.Membership(before[0].PDU.Membership()) {
+	case graph.Leave, graph.Ban:
+		return "", nil
+	}
+	return user.Domain(), nil
 }
 
 // link returns the link of a route. Caller holds mu.
