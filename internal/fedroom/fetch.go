@@ -177,10 +177,14 @@ func (f *Federated) singly(ctx context.Context, p place, server id.ServerName, e
 	return ctx.Err()
 }
 
-// authOf fetches the auth chain of an event from one server and stores it.
+// authOf fetches the auth chain of an event from one server and stores it. What is stored has its own chain here, so nothing is fetched where the
+// event's auth events are.
 //
 // Spec: ss Retrieving event authorisation information
 func (f *Federated) authOf(ctx context.Context, p place, server id.ServerName, of *event.PDU) error {
+	if missing, err := f.absent(ctx, of.AuthEvents()); err != nil || len(missing) == 0 {
+		return err
+	}
 	chain, err := f.cfg.Client.EventAuth(ctx, p.call(server), p.room, of.ID())
 	in := f.intake(p.room, p.version, server)
 	switch {

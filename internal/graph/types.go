@@ -44,7 +44,7 @@ const (
 )
 
 // Flags say what is special about an event.
-type Flags uint8
+type Flags uint16
 
 const (
 	// Outlier: known only because other events refer to it; not part of the room's order, and the state before it is unknown.
@@ -64,6 +64,9 @@ const (
 	Relayed
 	// Known: it was stored as an outlier before it joined the graph, so that older events may refer to it.
 	Known
+	// Torn: when it came, something that it follows was missing, so that the room's order has a gap before it. What fills the gap later has its
+	// place before everything.
+	Torn
 )
 
 // hidden events are left out of timelines.

@@ -120,6 +120,9 @@ func (r *Rooms) resume(ctx context.Context, head *graph.Head, a Adoption) (step,
 	if err != nil {
 		return step{}, err
 	}
+	if len(gone) > 0 {
+		e.Flags |= graph.Torn
+	}
 	next, err := head.Place(e, graph.Placement{Before: before, After: after(e, before), Sole: true, Partial: a.Partial})
 	if err != nil {
 		return step{}, err

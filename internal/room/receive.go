@@ -292,6 +292,9 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 			return nil, err
 		}
 	}
+	if len(gone) > 0 {
+		e.Flags |= graph.Torn
+	}
 	next, err := j.head.Place(e, place)
 	if err != nil {
 		return nil, err

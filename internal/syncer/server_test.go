@@ -165,11 +165,20 @@ var thereKey, _ = sign.FromSeed("ed25519:1", bytes.Repeat([]byte{7}, 32))
 
 // foreign makes an event of another server that follows prev and knows nothing else, and receives it.
 func (s *server) foreign(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev *graph.Event) (id.EventID, room.Verdict, error) {
+	s.tb.Helper()
+	pdu := s.foreignPDU(r, sender, typ, key, content, prev, prev.PDU.ID())
+	verdict, _, err := s.rooms.Receive(s.ctx, pdu)
+	return pdu.ID(), verdict, err
+}
+
+// foreignPDU makes an event of another server in the state after one event, that follows these.
+func (s *server) foreignPDU(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev *graph.Event, follows ...id.EventID) *event.PDU {
+	s.tb.Helper()
 	s.ts++
 	head := s.head(r)
 	d := event.Draft{
 		RoomID: r, Type: typ, StateKey: key, Sender: sender, Content: []byte(content), OriginServerTS: s.ts,
-		PrevEvents: []id.EventID{prev.PDU.ID()}, Depth: prev.PDU.Depth() + 1,
+		PrevEvents: follows, Depth: prev.PDU.Depth() + 1,
 	}
 	state, err := s.graph.StateAfter(s.ctx, prev)
 	must(s.tb, err)
@@ -182,8 +191,7 @@ func (s *server) foreign(r id.RoomID, sender id.UserID, typ string, key *string,
 	}
 	pdu, err := d.Build(head.Version, sender.Domain(), thereKey, rand.Text)
 	must(s.tb, err)
-	verdict, _, err := s.rooms.Receive(s.ctx, pdu)
-	return pdu.ID(), verdict, err
+	return pdu
 }
 
 // answer is a parsed answer of /sync.

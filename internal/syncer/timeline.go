@@ -90,7 +90,7 @@ func (a *answer) timeline(ctx context.Context, s stretch) (*timeline, error) {
 	}
 	var scanned []*graph.Event // newest first
 	var shown []int            // indices of scanned
-	for more := true; more && len(shown) <= limit; {
+	for more, torn := true, -1; more && len(shown) <= limit && torn < 0; {
 		if len(scanned) >= maxScan {
 			t.limited = true
 			break
@@ -99,6 +99,11 @@ func (a *answer) timeline(ctx context.Context, s stretch) (*timeline, error) {
 		var err error
 		if scanned, more, err = a.more(ctx, s, scanned, page); err != nil {
 			return nil, err
+		}
+		if torn = slices.IndexFunc(scanned[from:], isTorn); torn >= 0 {
+			// What came before is no part of the same piece of history: the client asks for what lies between.
+			t.limited = f.MatchRoom(s.visit.row.RoomID)
+			scanned = scanned[:from+torn+1]
 		}
 		if shown, err = a.choose(ctx, s, scanned, from, shown); err != nil {
 			return nil, err
@@ -122,6 +127,8 @@ func (a *answer) timeline(ctx context.Context, s stretch) (*timeline, error) {
 	t.prev = view.Token(t.events[0].Ord - 1)
 	return t, nil
 }
+
+func isTorn(e *graph.Event) bool { return e.Flags&graph.Torn != 0 }
 
 // more appends the next older events of the stretch, and reports whether there may be others.
 func (a *answer) more(ctx context.Context, s stretch, scanned []*graph.Event, page int) ([]*graph.Event, bool, error) {
