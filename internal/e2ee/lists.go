@@ -164,7 +164,8 @@ func (u *Update) apply(tx *sqldb.Tx) (changed bool, err error) {
 	var stream, stale int64
 	found, err := tx.Get(stmtRemoteList, []any{u.User}, &stream, &stale)
 	if err != nil || !found || stale != 0 {
-		return true, err // there is nothing to keep current
+		// There is nothing to keep current. A device without keys is no news to anybody: nothing can be encrypted for it.
+		return u.Deleted || u.Keys != nil, err
 	}
 	next := stream != 0 && u.StreamID > stream
 	for _, prev := range u.PrevID {
@@ -178,8 +179,12 @@ func (u *Update) apply(tx *sqldb.Tx) (changed bool, err error) {
 		tx.Queue(stmtStale, u.User)
 		return true, nil
 	}
+	changed = true
 	if u.Deleted || u.Keys == nil {
-		tx.Queue(stmtDropRemote, u.User, u.Device)
+		n, err := tx.Exec(stmtDropRemote, u.User, u.Device)
+		if changed = n > 0; err != nil {
+			return false, err
+		}
 	} else {
 		var n int
 		if _, err := tx.Get(stmtCountRemote, []any{u.User}, &n); err != nil {
@@ -192,7 +197,7 @@ func (u *Update) apply(tx *sqldb.Tx) (changed bool, err error) {
 		tx.Queue(stmtSetRemote, u.User, u.Device, u.Name, string(u.Keys))
 	}
 	tx.Queue(stmtFollowed, u.User, u.StreamID)
-	return true, nil
+	return changed, nil
 }
 
 // known reports whether the update says what is kept already.

@@ -98,6 +98,11 @@ func TestRemoteUpdates(t *testing.T) {
 			t.Errorf("an update that is known is told: %v", news)
 		}
 		n.ok(n.RemoteUpdate(n.ctx, Update{User: erin, Device: "B", StreamID: 6, PrevID: []int64{5}, Deleted: true}))
+		n.took(0)
+		n.ok(n.RemoteUpdate(n.ctx, Update{User: erin, Device: "Z", StreamID: 7, PrevID: []int64{6}}))
+		if news := n.took(bus.DeviceListRemote); len(news) != 0 {
+			t.Errorf("a device without keys is told: %v", news)
+		}
 		is("A=aye ", true)
 
 		// One got lost.
