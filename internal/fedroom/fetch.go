@@ -39,6 +39,9 @@ type place struct {
 	urgent bool
 	// atMost bounds how many events are fetched for a state.
 	atMost int
+	// lenient says that a state will do that lacks what nobody has the keys for now. Servers whose keys are gone for good must not
+	// keep a room from being repaired, and those that can't be reached for a moment must not be left out of its state.
+	lenient bool
 }
 
 func (p place) call(server id.ServerName) fedclient.Call {
@@ -87,6 +90,9 @@ func (f *Federated) stateAt(ctx context.Context, p place, server id.ServerName, 
 	}
 	if err := in.flush(ctx); err != nil {
 		return nil, err
+	}
+	if in.late > 0 && !p.lenient {
+		return nil, misfitf("the keys to %d events of the state can't be had now", in.late)
 	}
 	if _, err := in.store(ctx); err != nil {
 		return nil, err

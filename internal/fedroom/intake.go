@@ -41,6 +41,8 @@ type intake struct {
 	inState map[id.EventID]bool
 	bytes   int
 	dropped int
+	// late counts those of the dropped whose keys are out of reach now: they may pass another time.
+	late int
 	// fault is why the first of the dropped was dropped.
 	fault error
 }
@@ -93,6 +95,9 @@ func (in *intake) flush(ctx context.Context) error {
 
 func (in *intake) drop(err error) {
 	in.dropped++
+	if fault, ok := errors.AsType[*fedclient.Fault](err); ok && fault.Retry() {
+		in.late++
+	}
 	if in.fault == nil {
 		in.fault = err
 	}

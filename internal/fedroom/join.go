@@ -134,18 +134,20 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	if err := in.admits(join, joined.MembersOmitted); err != nil {
 		return "", err
 	}
+	// Events to which the keys can't be had now are asked for again, as are members that were left out.
+	partial := joined.MembersOmitted || in.late > 0
 	err = f.cfg.Rooms.Adopt(ctx, room.Adoption{
-		Room: req.Room, Version: version, Join: join, State: state, Partial: joined.MembersOmitted,
+		Room: req.Room, Version: version, Join: join, State: state, Partial: partial,
 		Servers: f.permitted(append([]id.ServerName{server}, joined.Servers...)),
 	})
 	if err != nil {
 		return "", fmt.Errorf("adopt %s: %w", req.Room, err)
 	}
-	if joined.MembersOmitted {
+	if partial {
 		f.completeSoon(ctx, req.Room)
 	}
 	f.cfg.Log.InfoContext(ctx, "joined through a server", "room", req.Room, "user", user, "origin", server, "state", len(state),
-		"dropped", in.dropped, "partial", joined.MembersOmitted, "took", time.Since(started))
+		"dropped", in.dropped, "partial", partial, "took", time.Since(started))
 	return join.ID(), nil
 }
 

@@ -32,6 +32,8 @@ const (
 	maxGrafts = 10
 	// serversAsked is how many servers are asked one after the other for the same.
 	serversAsked = 5
+	// strictFor is after how many attempts a state is taken that lacks events to which there are no keys.
+	strictFor = 6
 )
 
 // mend is one attempt to get what staged events of a room refer to.
@@ -93,6 +95,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	var origins []id.ServerName
 	for _, s := range waiting {
 		origins = append(origins, s.origin)
+		m.place.lenient = m.place.lenient || s.tries >= strictFor
 		// Who has just sent something is there, however the last question to it ended.
 		m.place.urgent = m.place.urgent || s.tries == 0
 	}

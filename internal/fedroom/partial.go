@@ -41,7 +41,7 @@ func (f *Federated) completeAll(ctx context.Context, _ *work.Lease) error {
 			if time.Now().Before(next[r.Room]) {
 				continue
 			}
-			if err := f.completeOne(ctx, r); err != nil {
+			if err := f.completeOne(ctx, r, failures[r.Room] >= strictFor); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -69,7 +69,7 @@ func (f *Federated) Complete(ctx context.Context, room id.RoomID) error {
 	if err != nil || !ok {
 		return err
 	}
-	return f.completeOne(ctx, r)
+	return f.completeOne(ctx, r, false)
 }
 
 // partial finds a room among those that were joined with a part of their state.
@@ -91,7 +91,7 @@ func (f *Federated) completeSoon(ctx context.Context, room id.RoomID) {
 	defer cancel()
 	r, ok, err := f.partial(ctx, room)
 	if err == nil && ok {
-		err = f.completeFrom(ctx, r, soonAtMost)
+		err = f.completeFrom(ctx, r, soonAtMost, false)
 	}
 	if err == nil {
 		return
@@ -103,14 +103,14 @@ func (f *Federated) completeSoon(ctx context.Context, room id.RoomID) {
 	}
 }
 
-func (f *Federated) completeOne(ctx context.Context, r graph.PartialRoom) error {
+func (f *Federated) completeOne(ctx context.Context, r graph.PartialRoom, lenient bool) error {
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
-	return f.completeFrom(ctx, r, maxIntake)
+	return f.completeFrom(ctx, r, maxIntake, lenient)
 }
 
 // completeFrom fetches the state before the join from one of the servers that the join told of, unless more than so many events of it are missing.
-func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMost int) error {
+func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMost int, lenient bool) error {
 	head, member, err := f.head(ctx, r.RoomID)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 	refused := new(refusals)
 	for _, server := range f.permitted(r.Servers) {
 		p := placeOf(head, member)
-		p.atMost = atMost
+		p.atMost, p.lenient = atMost, lenient
 		state, err := f.stateAt(ctx, p, server, r.Join)
 		if err == nil {
 			if err := f.cfg.Rooms.Complete(ctx, r.RoomID, state); err != nil {

@@ -170,6 +170,37 @@ func TestGapReachesBehindTheJoin(t *testing.T) {
 	}
 }
 
+// A member whose server, and its key, is out of reach for a moment is not left out of the state behind a gap, nor of that behind a join.
+func TestStateWaitsForKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		a, b, alice, _, r := pair(t, w, nil)
+		c, d := w.server("c.example"), w.server("d.example")
+		must(t, c.join(r, c.user("carol"), a.name))
+		missed := a.speak(r, alice, 3)
+		c.refuses(500, "M_UNKNOWN", "server", "query")
+		a.refuses(404, "M_UNRECOGNIZED", "get_missing_events", "query")
+		a.deliver(b, missed[2])
+		must(t, b.fed.Repair(t.Context(), r))
+		if _, ok, _ := b.graph.Event(t.Context(), missed[2]); ok {
+			t.Error("the event was taken with a state that lacks a member")
+		}
+		_, err := d.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: d.user("dora")}}, []id.ServerName{a.name})
+		must(t, err)
+		a.honest()
+		c.honest()
+		b.background()
+		d.background()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		a.deliver(b, a.stateEvent(r, "m.room.member", "@dora:d.example"))
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		same(t, r, a, b)
+		same(t, r, a, d)
+	})
+}
+
 // Answers full of other events don't become part of the room, nor does anything forged.
 func TestGapAndLies(t *testing.T) {
 	w := newTown(t)
