@@ -55,7 +55,10 @@ func (w *world) conclude() string {
 	var said []string
 	for _, s := range w.towns {
 		if u := w.member(s); u != nil {
-			said = append(said, w.say(u))
+			e := w.say(u)
+			if s.anchored {
+				said = append(said, e) // a visitor may not know yet that the others don't want to hear it
+			}
 		}
 	}
 	w.await("what everybody said", func() string { return w.apart(said) })
