@@ -12,12 +12,14 @@ import (
 // encryptionRoutes is the chapter on keys.
 //
 // Spec: cs End-to-End Encryption
+// Spec: cs Send-to-Device messaging
 func (a *API) encryptionRoutes() []web.Route {
 	const v3 = "/_matrix/client/v3"
 	return []web.Route{
 		{Method: "POST", Path: v3 + "/keys/upload", Op: "uploadKeys", Auth: web.Guest, Handle: a.uploadKeys},
 		{Method: "POST", Path: v3 + "/keys/query", Op: "queryKeys", Auth: web.Guest, Handle: a.queryKeys},
 		{Method: "POST", Path: v3 + "/keys/claim", Op: "claimKeys", Auth: web.Guest, Handle: a.claimKeys},
+		{Method: "PUT", Path: v3 + "/sendToDevice/{eventType}/{txnId}", Op: "sendToDevice", Auth: web.Guest, Rate: web.RateSend, Handle: a.sendToDevice},
 		{Method: "GET", Path: v3 + "/keys/changes", Op: "getKeysChanges", Handle: a.keyChanges},
 	}
 }
@@ -95,4 +97,18 @@ func (a *API) keyChanges(ctx context.Context, r *web.Request) (*web.Response, er
 		return nil, err
 	}
 	return web.JSON(changes), nil
+}
+
+// Spec: cs sendToDevice
+func (a *API) sendToDevice(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body struct {
+		Messages e2ee.Messages `json:"messages"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.Messages == nil {
+		return nil, mxerr.MissingParam("\"messages\" is missing")
+	}
+	return web.Empty, a.Encryption.Send(ctx, r.Caller.User, r.Caller.Device, r.Path("eventType"), r.Path("txnId"), body.Messages)
 }

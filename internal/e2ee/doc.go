@@ -1,10 +1,11 @@
 // Package e2ee keeps what clients need of a server to encrypt for each other: the identity keys of devices, one-time and
-// fallback keys to begin sessions with, and word of whose keys changed. It can read nothing of what they encrypt.
+// fallback keys to begin sessions with, word of whose keys changed, and messages from device to device. It can read nothing of what
+// they encrypt.
 //
 // # Owns
 //
-// The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists and
-// key_outbox; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
+// The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists,
+// key_outbox, device_inbox, device_txns and messages_seen; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
 //
 // # Invariants
 //
@@ -15,6 +16,8 @@
 //   - crypto_devices has a row for each device that package account has, by the same transaction. Keys go with their device.
 //   - A change of a device's identity keys takes its one-time keys with it: their signatures were made by the old ones.
 //   - What is signed by a key that is known here is stored only if the signature is right. Clients check everything again.
+//   - A message to a device is in its inbox, or written down for its server, before it is acknowledged, and has a place in the order of the
+//     stream. It is deleted when the device asks for what comes after it, and at no other time but when the inbox is full.
 //
 // # Lists of devices
 //
@@ -39,4 +42,6 @@
 // Spec: cs End-to-End Encryption
 // Spec: ss End-to-End Encryption
 // Spec: ss Device Management
+// Spec: cs Send-to-Device messaging
+// Spec: ss Send-to-device messaging
 package e2ee

@@ -39,6 +39,8 @@ type Encryption struct {
 	// pairs remembers whether users share rooms.
 	pairs *otter.Cache[pair, verdict]
 	lists *listNews
+	// reaper deletes messages that arrived.
+	reaper *sqldb.Batcher[receipt]
 
 	unsubscribe func()
 }
@@ -72,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Encryption, error) {
 	e := &Encryption{
 		cfg: c, db: c.DB, log: c.Log, epochs: newEpochs(),
 		stocks: otter.Must(&otter.Options[deviceKey, *stock]{MaximumSize: maxStocks}),
-		pairs:  newPairs(), lists: &listNews{since: since},
+		pairs:  newPairs(), lists: &listNews{since: since}, reaper: newReaper(c.DB),
 	}
 	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.
 	_, e.unsubscribe = c.Bus.Subscribe(e.follow)
@@ -96,7 +98,7 @@ func (e *Encryption) follow(r bus.Range) {
 			}
 		case bus.Membership:
 			e.epochs.bump(string(entry.User))
-		case bus.OneTimeKeys, bus.DeviceListLocal:
+		case bus.OneTimeKeys, bus.DeviceListLocal, bus.ToDevice:
 			e.epochs.bump(deviceKey{entry.User, entry.Device}.text())
 		}
 	}

@@ -86,7 +86,7 @@ type ListChange struct{ Rooms []graph.RoomNID }
 
 // Update says what happened to a device of another server's user.
 //
-// Spec: ss m.device_list_update
+// Spec: ss Device Management
 type Update struct {
 	User     id.UserID
 	Device   id.DeviceID
@@ -111,7 +111,7 @@ var (
 // RemoteUpdate takes the word of their server that a device of a user changed. A list that is kept here follows, if the update is the next
 // one; otherwise it is stale, and asked for again when somebody wants it. Users who share no room with ours are passed over.
 //
-// Spec: ss m.device_list_update
+// Spec: ss Device Management
 func (e *Encryption) RemoteUpdate(ctx context.Context, u Update) error {
 	if _, err := id.ParseDeviceID(string(u.Device)); err != nil {
 		return mxerr.InvalidParam("%v", err)

@@ -135,7 +135,7 @@ func (e *Encryption) Letters(ctx context.Context, r Route, edus, bytes int) (let
 
 // chain fills a letter with what a server doesn't know of a user's devices.
 //
-// Spec: ss m.device_list_update
+// Spec: ss Device Management
 func (l *Letter) chain(tx *sqldb.Tx, server id.ServerName, most int) error {
 	user := id.UserID(l.subject)
 	known, err := tx.Get(stmtTold, []any{server, user}, &l.told)

@@ -17,7 +17,10 @@ import (
 // remembers devices that were deleted, for servers that have yet to hear of it. remote_lists says of users of other servers that all their devices
 // are in remote_devices: up to which of their updates (0 if that is not known), asked for by whom at which position, whether something was missed
 // since, and when it was last of use. told_lists has up to which position other servers know our users' devices. A row of key_outbox is
-// something that another server is to be told: that the devices of a user, the subject, changed; or content.
+// something that another server is to be told: that the devices of a user, the subject, changed; or content, an EDU.
+//
+// device_inbox has the messages that devices have yet to get, as clients see them, and crypto_devices.waiting their number; device_txns has
+// requests, and messages_seen EDUs, that are not to have an effect twice.
 var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	CREATE TABLE crypto_devices (
 		user_id TEXT NOT NULL,
@@ -102,6 +105,31 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	);
 	CREATE INDEX key_outbox_in_order ON key_outbox (server, origin, pos);
 	CREATE INDEX key_outbox_by_pos ON key_outbox (pos);
+`}, {Slice: "e2ee", Version: 3, SQL: `
+	ALTER TABLE crypto_devices ADD COLUMN waiting BIGINT NOT NULL DEFAULT 0;
+	CREATE TABLE device_inbox (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		sender TEXT NOT NULL,
+		event TEXT NOT NULL,
+		PRIMARY KEY (user_id, device_id, pos)
+	);
+	CREATE TABLE device_txns (
+		user_id TEXT NOT NULL,
+		device_id TEXT NOT NULL,
+		txn TEXT NOT NULL,
+		at BIGINT NOT NULL,
+		PRIMARY KEY (user_id, device_id, txn)
+	) WITHOUT ROWID;
+	CREATE INDEX device_txns_by_time ON device_txns (at);
+	CREATE TABLE messages_seen (
+		origin TEXT NOT NULL,
+		message_id TEXT NOT NULL,
+		at BIGINT NOT NULL,
+		PRIMARY KEY (origin, message_id)
+	) WITHOUT ROWID;
+	CREATE INDEX messages_seen_by_time ON messages_seen (at);
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.
@@ -114,6 +142,7 @@ var (
 	stmtDropDevice    = sqldb.SQL(`DELETE FROM crypto_devices WHERE user_id = $1 AND device_id = $2`)
 	stmtDropOneTime   = sqldb.SQL(`DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = $2`)
 	stmtDropFallbacks = sqldb.SQL(`DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = $2`)
+	stmtDropInbox     = sqldb.SQL(`DELETE FROM device_inbox WHERE user_id = $1 AND device_id = $2`)
 	stmtDropNote      = sqldb.SQL(`DELETE FROM crypto_notes WHERE user_id = $1 AND device_id = $2`)
 )
 
@@ -150,7 +179,7 @@ func DevicesChanged(tx *sqldb.Tx, pos sqldb.Pos, changes []account.DeviceChange)
 }
 
 func dropDevice(tx *sqldb.Tx, user id.UserID, device id.DeviceID) {
-	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote} {
+	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote, stmtDropInbox} {
 		tx.Queue(s, user, device)
 	}
 }

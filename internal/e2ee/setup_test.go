@@ -46,7 +46,7 @@ func start(t testing.TB, open sqldbtest.Open) *node {
 	t.Cleanup(func() { n.ok(accounts.Close(context.WithoutCancel(n.ctx))) })
 	g, err := graph.Open(n.ctx, graph.Config{DB: db})
 	n.ok(err)
-	client, err := fedclient.Open(n.ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"*"}})
+	client, err := fedclient.Open(n.ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"denied.example"}})
 	n.ok(err)
 	t.Cleanup(client.Close)
 	n.Encryption, err = Open(n.ctx, Config{DB: db, Bus: b, Ours: names, Graph: g, Client: client})

@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 
 	"myelin/internal/sqldb"
 	"myelin/matrix/canon"
 	"myelin/matrix/id"
 )
 
-// stock is how many keys a device has left. Immutable.
+// stock is how many keys a device has left and what waits for it. Immutable but for reaped.
 type stock struct {
 	epoch epoch
 	// pos is where it changed last, 0 where that isn't known or never happened.
@@ -18,6 +19,9 @@ type stock struct {
 	counts map[string]int64
 	// countsJSON and unusedJSON are the fields of sync.
 	countsJSON, unusedJSON json.RawMessage
+	// first and last are the ends of the device's inbox, 0 where it is empty. What is up to reaped is being deleted.
+	first, last sqldb.Pos
+	reaped      atomic.Int64
 }
 
 var (
@@ -41,6 +45,9 @@ func (e *Encryption) stock(ctx context.Context, k deviceKey) (*stock, error) {
 			return err
 		}
 		if _, err := tx.Get(stmtNotePos, []any{k.user, k.device}, &s.pos); err != nil {
+			return err
+		}
+		if _, err := tx.Get(stmtInboxEnds, []any{k.user, k.device}, &s.first, &s.last); err != nil {
 			return err
 		}
 		unused := []string{}

@@ -85,7 +85,7 @@ func (a *API) userDevices(ctx context.Context, r *web.Request) (*web.Response, e
 
 // deviceList takes what another server says of a device of a user of its own.
 //
-// Spec: ss m.device_list_update
+// Spec: ss Device Management
 func (n *news) deviceList(ctx context.Context, content json.RawMessage) error {
 	var body struct {
 		User     string          `json:"user_id"`
@@ -109,4 +109,24 @@ func (n *news) deviceList(ctx context.Context, content json.RawMessage) error {
 	return n.api.Encryption.RemoteUpdate(ctx, e2ee.Update{
 		User: user, Device: body.Device, Name: body.Name, StreamID: body.StreamID, PrevID: body.PrevID, Deleted: body.Deleted, Keys: body.Keys,
 	})
+}
+
+// direct takes messages of another server's user to devices of ours.
+//
+// Spec: ss Send-to-device messaging
+func (n *news) direct(ctx context.Context, content json.RawMessage) error {
+	var body struct {
+		Sender   string        `json:"sender"`
+		Type     string        `json:"type"`
+		ID       string        `json:"message_id"`
+		Messages e2ee.Messages `json:"messages"`
+	}
+	if err := read(content, &body); err != nil {
+		return err
+	}
+	sender, err := n.user(body.Sender)
+	if err != nil {
+		return err
+	}
+	return n.api.Encryption.Receive(ctx, sender, body.Type, body.ID, body.Messages)
 }

@@ -38,6 +38,8 @@ func (a *API) takeEDUs(ctx context.Context, origin id.ServerName, edus []json.Ra
 			err = n.receipts(ctx, e.Content)
 		case "m.presence":
 			err = n.presence(ctx, e.Content)
+		case "m.direct_to_device":
+			err = n.direct(ctx, e.Content)
 		case "m.device_list_update":
 			err = n.deviceList(ctx, e.Content)
 		}

@@ -280,3 +280,98 @@ func TestFederatedDeviceLists(t *testing.T) {
 		}
 	})
 }
+
+// toDevice sends a message to devices.
+func (c *Client) toDevice(txn string, to M) {
+	c.tb.Helper()
+	c.OK("PUT", Path("sendToDevice", "m.test", txn), M{"messages": to})
+}
+
+// got returns what the messages of an answer say, by their field n.
+func got(s *Sync) (said []int64) {
+	for _, e := range s.At("to_device", "events").Array() {
+		said = append(said, e.Get("content.n").Int())
+	}
+	return said
+}
+
+// Spec: cs sendToDevice
+// Spec: cs Send-to-Device messaging
+func TestToDevice(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		alice, bob := s.Register(t, "alice"), s.Register(t, "bob")
+		since := bob.Sync("").Next
+		alice.toDevice("1", M{bob.User: M{bob.Device: M{"n": 1}}})
+		alice.toDevice("1", M{bob.User: M{bob.Device: M{"n": 9}}})
+		alice.toDevice("2", M{bob.User: M{"*": M{"n": 2}}})
+		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "PUT", Path("sendToDevice", "m.test", "3"), M{})
+		first := bob.Sync(since)
+		if e := first.At("to_device", "events").Get("0"); e.Get("sender").Str != alice.User || e.Get("type").Str != "m.test" {
+			t.Errorf("bob gets %s", first.Body)
+		}
+		s.Restart()
+		// The answer may not have arrived: it is given again.
+		again := bob.Sync(since)
+		if fmt.Sprint(got(first), got(again)) != "[1 2] [1 2]" {
+			t.Errorf("bob got %v, then %v", got(first), got(again))
+		}
+		if s := bob.Sync(again.Next); len(got(s)) != 0 {
+			t.Errorf("messages come twice: %s", s.Body)
+		}
+		if s := bob.Sync(since); len(got(s)) != 0 {
+			t.Errorf("messages that arrived are there: %s", s.Body)
+		}
+
+		// More than fit into one answer.
+		since = bob.Sync("").Next
+		const many = 230
+		for i := range many {
+			alice.toDevice(fmt.Sprint("many", i), M{bob.User: M{bob.Device: M{"n": i}}})
+		}
+		var all []int64
+		for len(all) < many {
+			s := bob.Sync(since)
+			n := len(got(s))
+			if n == 0 || n > 100 {
+				t.Fatalf("an answer has %d messages", n)
+			}
+			if since = s.Next; n == 100 {
+				bob.OK("GET", "keys/changes"+Query("from", since, "to", since), nil)
+			}
+			all = append(all, got(s)...)
+		}
+		for i, n := range all {
+			if n != int64(i) {
+				t.Fatalf("message %d is %d", i, n)
+			}
+		}
+		if s := bob.Sync(since); len(got(s)) != 0 {
+			t.Errorf("there is more: %s", s.Body)
+		}
+	})
+}
+
+func TestFederatedToDevice(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		a, b := n.Start("a.test"), n.Start("b.test")
+		alice, bob := a.Register(t, "alice"), b.Register(t, "bob")
+		since := bob.Sync("").Next
+		alice.toDevice("1", M{bob.User: M{bob.Device: M{"n": 1}}})
+		// What can't be sent now comes in its order later, also if this server was restarted.
+		since = bob.Until(since, "the first message", func(s *Sync) bool { return fmt.Sprint(got(s)) == "[1]" }).Next
+		b.Stop()
+		for i := 2; i < 6; i++ {
+			alice.toDevice(fmt.Sprint(i), M{bob.User: M{"*": M{"n": i}}})
+		}
+		a.Restart()
+		b.Up()
+		var said []int64
+		bob.Until(since, "the other messages", func(s *Sync) bool {
+			said = append(said, got(s)...)
+			return len(said) >= 4
+		})
+		if fmt.Sprint(said) != "[2 3 4 5]" {
+			t.Errorf("bob got %v", said)
+		}
+	})
+}

@@ -208,6 +208,10 @@ func (a *answer) assemble(ctx context.Context) (out []byte, news bool, err error
 	for i := range a.visits {
 		size += len(a.visits[i].body) + len(a.visits[i].row.RoomID) + 8
 	}
+	fields, err := a.fields(ctx) // they have a part in the token
+	if err != nil {
+		return nil, false, err
+	}
 	out = make([]byte, 0, size)
 	out = canon.AppendString(append(out, `{"next_batch":`...), a.next.String())
 	out, news = a.appendRooms(out)
@@ -222,10 +226,6 @@ func (a *answer) assemble(ctx context.Context) (out []byte, news bool, err error
 	if len(presence) > 0 {
 		news = true
 		out = append(appendRawEvents(append(out, `,"presence":`...), presence), '}')
-	}
-	fields, err := a.fields(ctx)
-	if err != nil {
-		return nil, false, err
 	}
 	for _, f := range fields {
 		news = news || f.News
@@ -269,7 +269,10 @@ func (a *answer) fields(ctx context.Context) ([]Field, error) {
 	if len(a.s.cfg.Sections) == 0 {
 		return nil, nil
 	}
-	w := Window{User: a.q.User, Device: a.q.Device, From: a.since, To: a.to, Rooms: make(map[graph.RoomNID]struct{})}
+	w := Window{User: a.q.User, Device: a.q.Device, From: a.since, To: a.to, FromQueue: a.since, Rooms: make(map[graph.RoomNID]struct{})}
+	if !a.first && a.q.Since.Queue != 0 {
+		w.FromQueue = a.q.Since.Queue
+	}
 	// The filter selects rooms to show, not whom the user shares rooms with.
 	for _, g := range a.snap.rooms {
 		switch r := &g.row; {
@@ -287,6 +290,11 @@ func (a *answer) fields(ctx context.Context) ([]Field, error) {
 		fields, err := s(ctx, w)
 		if err != nil {
 			return nil, err
+		}
+		for _, f := range fields {
+			if f.UpTo != 0 && f.UpTo < a.to {
+				a.next.Queue = f.UpTo
+			}
 		}
 		all = append(all, fields...)
 	}

@@ -11,7 +11,7 @@ import (
 //
 // Spec: cs Extensions to /sync
 func Encryption(e *e2ee.Encryption) []Section {
-	return []Section{stockSection(e), listSection(e)}
+	return []Section{stockSection(e), listSection(e), inboxSection(e)}
 }
 
 // stockSection tells how many keys the device has left.
@@ -40,5 +40,19 @@ func listSection(e *e2ee.Encryption) Section {
 		}
 		raw, err := json.Marshal(changes)
 		return []Field{{Name: "device_lists", JSON: raw, News: true}}, err
+	}
+}
+
+// inboxSection tells the device what others sent to it.
+//
+// Spec: cs Send-to-Device messaging
+func inboxSection(e *e2ee.Encryption) Section {
+	return func(ctx context.Context, w Window) ([]Field, error) {
+		events, upTo, err := e.Inbox(ctx, w.User, w.Device, w.FromQueue, w.To)
+		if err != nil || events == nil {
+			return nil, err
+		}
+		raw := append(append([]byte(`{"events":`), events...), '}')
+		return []Field{{Name: "to_device", JSON: raw, News: true, UpTo: upTo}}, nil
 	}
 }

@@ -39,6 +39,8 @@ type Window struct {
 	User     id.UserID
 	Device   id.DeviceID
 	From, To sqldb.Pos
+	// FromQueue is where the queue of the device begins: up to there, which may be before From, it got what waits for it alone.
+	FromQueue sqldb.Pos
 	// Joined and Left are rooms that the user entered and left in the window.
 	Joined, Left []graph.RoomNID
 	// Rooms are the rooms that the user is in, all of them or those in which something happened in the window.
@@ -51,6 +53,8 @@ type Field struct {
 	JSON []byte
 	// News ends the waiting of a long poll; a Field without it rides along.
 	News bool
+	// UpTo says that of what waits for the device alone the answer has no more than up to there; 0 means all of the window.
+	UpTo sqldb.Pos
 }
 
 // MaxTimeout bounds how long a request waits for news.

@@ -15,19 +15,24 @@ type Token struct {
 	// Confirm, if not 0, is before Pos: state events in between were told that did not prevail, so
 	// what they touched has to be told again.
 	Confirm sqldb.Pos
+	// Queue, if not 0, is before Pos: of what waits for the device alone only so much has been told.
+	Queue sqldb.Pos
 }
 
 // String returns the token as clients see it. Package view reads it too.
 func (t Token) String() string {
 	s := "s" + strconv.FormatInt(int64(t.Pos), 10)
-	if t.Confirm != 0 {
+	if t.Confirm != 0 || t.Queue != 0 {
 		s += "_" + strconv.FormatInt(int64(t.Confirm), 10)
+	}
+	if t.Queue != 0 {
+		s += "_" + strconv.FormatInt(int64(t.Queue), 10)
 	}
 	return s
 }
 
-// maxToken bounds a token's length in bytes: two numbers of 64 bits.
-const maxToken = 42
+// maxToken bounds a token's length in bytes: three numbers of 64 bits.
+const maxToken = 62
 
 // ParseToken reads a token. It returns M_INVALID_PARAM for what String doesn't make.
 func ParseToken(s string) (Token, error) {
@@ -35,15 +40,18 @@ func ParseToken(s string) (Token, error) {
 	if !ok || len(s) > maxToken {
 		return Token{}, badToken(s)
 	}
-	pos, confirm, both := strings.Cut(rest, "_")
+	parts := strings.Split(rest, "_")
 	var t Token
-	if t.Pos, ok = parsePos(pos); !ok {
-		return Token{}, badToken(s)
-	}
-	if both {
-		if t.Confirm, ok = parsePos(confirm); !ok || t.Confirm == 0 || t.Confirm >= t.Pos {
+	for i, into := range []*sqldb.Pos{&t.Pos, &t.Confirm, &t.Queue} {
+		if i >= len(parts) {
+			break
+		}
+		if *into, ok = parsePos(parts[i]); !ok || i > 0 && *into >= t.Pos {
 			return Token{}, badToken(s)
 		}
+	}
+	if t.String() != s { // too many parts, or a 0 that is left out
+		return Token{}, badToken(s)
 	}
 	return t, nil
 }

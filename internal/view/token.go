@@ -31,10 +31,12 @@ func ParseToken(s string) (Token, error) {
 		return 0, badToken(s)
 	}
 	// What follows the position is for package syncer alone.
-	position, more, both := strings.Cut(rest, "_")
-	n, ok := parsePlace(position)
-	if both && ok {
-		_, ok = parsePlace(more)
+	parts := strings.Split(rest, "_")
+	n, ok := parsePlace(parts[0])
+	for _, part := range parts[1:] {
+		if _, number := parsePlace(part); !number {
+			ok = false
+		}
 	}
 	if !ok || n < 0 {
 		return 0, badToken(s)
