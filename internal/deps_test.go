@@ -21,6 +21,7 @@ var dependencies = []struct {
 	{"github.com/spf13/cobra", false, "subcommands, flags and their help text"},
 	{"github.com/tidwall/gjson", false, "reads single fields out of raw JSON without decoding the rest"},
 	{"golang.org/x/crypto", false, "Argon2id, which the standard library lacks"},
+	{"golang.org/x/image", false, "decodes WebP, which the standard library lacks"},
 	{"golang.org/x/sync", false, "groups of goroutines that stop together, and single flights"},
 	{"golang.org/x/sys", false, "file locks and terminal control per operating system"},
 	{"golang.org/x/term", false, "asks for a password without echo"},

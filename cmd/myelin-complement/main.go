@@ -76,6 +76,7 @@ func (p place) serve(ctx context.Context) error {
 		"registration_shared_secret=complement",
 		"allow_guests=true",
 		"rate_limits=off",
+		"media.legacy_unauthenticated=true",
 	}})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
+	"myelin/internal/media"
 	"myelin/internal/ours"
 	"myelin/internal/room"
 	"myelin/internal/syncer"
@@ -29,6 +30,7 @@ type Config struct {
 	Directory  *directory.Directory
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption
+	Media      *media.Media
 	Syncer     *syncer.Syncer
 	Log        *slog.Logger
 	Settings   Settings

@@ -67,6 +67,14 @@ func (c *Config) check() []problem {
 	if c.Session.RefreshableLifetime <= 0 {
 		wrong("session.refreshable_lifetime", "must be more than 0; write a time such as 1h")
 	}
+	for _, size := range []struct {
+		key   string
+		value Size
+	}{{"media.max_upload", c.Media.MaxUpload}, {"media.max_remote", c.Media.MaxRemote}} {
+		if size.value < 1<<10 {
+			wrong(size.key, "%s is too little for any file; write a size such as 50MiB", size.value)
+		}
+	}
 	if c.Support.MatrixID != "" {
 		if _, err := id.ParseUserID(c.Support.MatrixID); err != nil {
 			wrong("support.matrix_id", "%v; write a user ID such as @admin:example.org", err)
@@ -128,6 +136,14 @@ func (c *Config) DatabaseURL() string {
 		return c.Database
 	}
 	return "sqlite:" + filepath.Join(c.DataDir, "myelin.db")
+}
+
+// MediaFolder is the folder for files: the configured one, or that in data_dir.
+func (c *Config) MediaFolder() string {
+	if c.Media.Folder != "" {
+		return c.Media.Folder
+	}
+	return filepath.Join(c.DataDir, "media")
 }
 
 // BaseURL is the URL for clients, without a slash at its end. Without client.base_url it is made

@@ -54,6 +54,8 @@ type Config struct {
 	Federation Federation `toml:"federation"`
 	// Signing in.
 	Session Session `toml:"session"`
+	// Files that users send, and copies of those of other servers.
+	Media Media `toml:"media"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
 	Support Support `toml:"support"`
 	// The log, which goes to standard error.
@@ -119,6 +121,34 @@ type Session struct {
 	RefreshableLifetime Duration `toml:"refreshable_lifetime"`
 }
 
+// Media is about files.
+type Media struct {
+	// The folder for files. Empty means the folder media in data_dir. Several nodes on one database need one
+	// that they share.
+	Folder string `toml:"folder"`
+
+	// The largest file that a user may upload, such as "50MiB".
+	MaxUpload Size `toml:"max_upload"`
+
+	// The largest file that is fetched from another server for users of this one.
+	MaxRemote Size `toml:"max_remote"`
+
+	// How much space copies of other servers' files may take. Those that nobody asked for the longest are
+	// deleted first; they are fetched again when they are needed.
+	RemoteCache Size `toml:"remote_cache"`
+
+	// How long a copy is kept that nobody asks for, such as "30d". "0" means as long as there is space.
+	RemoteCacheAge Duration `toml:"remote_cache_age"`
+
+	// How much space thumbnails may take. They are made again when they are needed.
+	ThumbnailCache Size `toml:"thumbnail_cache"`
+
+	// Whether files can also be had through the old endpoints (/_matrix/media/v3/download), which ask for no
+	// access token: anybody who knows a file's address gets it. For clients and servers that know no others. What is
+	// stored while this is true can be had that way later, too; what is stored while it is false cannot.
+	LegacyUnauthenticated bool `toml:"legacy_unauthenticated"`
+}
+
 // Support names the people behind the server.
 type Support struct {
 	// An e-mail address of the administrators.
@@ -158,9 +188,16 @@ func Default() *Config {
 		Client:             Client{Listen: "127.0.0.1:8008"},
 		Federation:         Federation{Enabled: true},
 		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
-		Log:                Log{Level: "info", Format: "text", Requests: "on"},
+		Media: Media{
+			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),
+			ThumbnailCache: 2 << 30,
+		},
+		Log: Log{Level: "info", Format: "text", Requests: "on"},
 	}
 }
 
 // Duration is a time.Duration that is written like "90s", "1h30m" or "7d".
 type Duration time.Duration
+
+// Size is a number of bytes that is written like "500KiB", "50MiB" or "10GiB".
+type Size int64

@@ -85,6 +85,10 @@ func TestErrorsNameKeyAndRemedy(t *testing.T) {
 		"guests":             {Sources{Options: []string{"allow_guests=perhaps"}}, []string{"allow_guests must be true or false"}},
 		"duration":           {Sources{Options: []string{"session.access_token_lifetime=soon"}}, []string{"session.access_token_lifetime", `"7d"`}},
 		"negative duration":  {Sources{Options: []string{"session.access_token_lifetime=-1s"}}, []string{"session.access_token_lifetime"}},
+		"size":               {Sources{Options: []string{"media.max_upload=big"}}, []string{"media.max_upload", `"50MiB"`}},
+		"negative size":      {Sources{Options: []string{"media.max_upload=-1MiB"}}, []string{"media.max_upload", `"50MiB"`}},
+		"overflow":           {Sources{Options: []string{"media.remote_cache=9999999999GiB"}}, []string{"media.remote_cache"}},
+		"size of nothing":    {Sources{File: write(t, "[media]\nmax_remote = 5")}, []string{"media.max_remote", "50MiB"}},
 		"database":           {Sources{Options: []string{"database=mysql://u:" + secret + "@h/d"}}, []string{"database", "postgres://"}},
 		"several at once":    {Sources{Options: []string{"rate_limits=x", "log.level=loud", "log.format=xml", "log.requests=x"}}, []string{"rate_limits", "log.level", "log.format", "log.requests"}},
 		"support":            {Sources{Options: []string{"support.email=x", "support.matrix_id=x", "support.page=x"}}, []string{"support.email", "support.matrix_id", "support.page"}},
@@ -186,4 +190,23 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("%q is loaded and wrong: %v", text, c.check())
 		}
 	})
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]Size{"1": 1, "3B": 3, "2KiB": 2048, "50 MiB": 50 << 20, "1GB": 1e9, "10TiB": 10 << 40, "0": 0} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("%s: %d %v", text, got, err)
+		}
+	}
+	for size, want := range map[Size]string{0: "0B", 1: "1B", 1025: "1025B", 2 << 10: "2KiB", 100 << 20: "100MiB", 10 << 30: "10GiB"} {
+		if got := size.String(); got != want {
+			t.Errorf("%d: %s", int64(size), got)
+		} else if back, err := parseSize(got); err != nil || back != size {
+			t.Errorf("%s: %d %v", got, back, err)
+		}
+	}
+	c, _, err := Load(Sources{File: write(t, "[media]\nmax_upload = '5MiB'\nmax_remote = 1048576")})
+	if err != nil || c.Media.MaxUpload != 5<<20 || c.Media.MaxRemote != 1<<20 {
+		t.Errorf("%+v %v", c, err)
+	}
 }

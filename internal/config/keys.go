@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -111,6 +112,15 @@ func (k key) set(c *Config, value any) error {
 			return k.wants(`a time such as "90s", "1h" or "7d", or "0"`)
 		}
 		field.SetInt(int64(d))
+	case Size:
+		if n, ok := value.(int64); ok {
+			text = strconv.FormatInt(n, 10)
+		}
+		size, err := parseSize(text)
+		if err != nil {
+			return k.wants(`a size such as "500KiB", "50MiB" or "10GiB"`)
+		}
+		field.SetInt(int64(size))
 	case []string:
 		list, err := toList(value)
 		if err != nil {
@@ -161,6 +171,40 @@ func parseDuration(s string) (Duration, error) {
 	return Duration(d), err
 }
 
+// units are those of sizes, the largest first. The decimal ones are read only.
+var units = []struct {
+	name  string
+	bytes int64
+}{
+	{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
+	{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1},
+}
+
+func parseSize(s string) (Size, error) {
+	unit := int64(1)
+	for _, u := range units {
+		if digits, ok := strings.CutSuffix(s, u.name); ok {
+			s, unit = strings.TrimSpace(digits), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 63)
+	if err == nil && (n < 0 || n > math.MaxInt64/unit) {
+		err = fmt.Errorf("%s is no size", s)
+	}
+	return Size(n * unit), err
+}
+
+// String writes a size in the largest unit that fits.
+func (s Size) String() string {
+	for _, u := range units[:4] {
+		if s != 0 && int64(s)%u.bytes == 0 {
+			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(s), 10) + "B"
+}
+
 // String writes a duration without the zeros that package time adds.
 func (d Duration) String() string {
 	const day = Duration(24 * time.Hour)
@@ -185,6 +229,8 @@ func (k key) show(c *Config) string {
 		if v == 0 {
 			return `"0"`
 		}
+		return strconv.Quote(v.String())
+	case Size:
 		return strconv.Quote(v.String())
 	case []string:
 		quoted := make([]string, len(v))

@@ -12,6 +12,7 @@ import (
 	"myelin/internal/fedclient"
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
+	"myelin/internal/media"
 	"myelin/internal/ours"
 	"myelin/internal/room"
 	"myelin/internal/view"
@@ -30,6 +31,7 @@ type Config struct {
 	Directory  *directory.Directory
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption
+	Media      *media.Media
 	Client     *fedclient.Client
 	Federated  *fedroom.Federated
 	Log        *slog.Logger // nil discards
@@ -83,6 +85,7 @@ func (a *API) Routes() []web.Route {
 		a.listingRoutes(),
 		a.queryRoutes(),
 		a.deviceRoutes(),
+		a.mediaRoutes(),
 	)
 }
 

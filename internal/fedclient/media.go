@@ -71,7 +71,7 @@ func (c *Client) media(ctx context.Context, call Call, rq request, oldPath strin
 		rq.query.Set("timeout_ms", strconv.FormatInt(wait.Milliseconds(), 10))
 	}
 	a, err := c.send(ctx, call, rq)
-	if unknownEndpoint(err) {
+	if unknownEndpoint(err) || unknownMedia(err) {
 		rq.path, rq.unsigned, rq.accept, rq.limit = oldPath, true, "*/*", limit
 		rq.query.Set("allow_remote", "false")
 		if a, err = c.send(ctx, call, rq); err == nil {
@@ -93,6 +93,12 @@ func (c *Client) media(ctx context.Context, call Call, rq request, oldPath strin
 		return nil, c.malformed(call, rq.op, fmt.Errorf("it is kept elsewhere, where it can't be had: %w", err))
 	}
 	return m, nil
+}
+
+// unknownMedia reports whether the other server refused without an errcode, which no server does that knows the operation.
+func unknownMedia(err error) bool {
+	remote, ok := errors.AsType[*RemoteError](err)
+	return ok && remote.silent && remote.Status == http.StatusBadRequest
 }
 
 // body closes more than a reader.

@@ -63,7 +63,7 @@ func (s *Server) openFederation(ctx context.Context) (err error) {
 	s.heard = s.sender.Heard
 	s.serverAPI = fedapi.New(fedapi.Config{
 		Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, View: s.view, Directory: s.directory, Ephemeral: s.ephemeral,
-		Encryption: s.encryption, Client: s.client, Federated: s.federated, Log: s.log,
+		Encryption: s.encryption, Media: s.media, Client: s.client, Federated: s.federated, Log: s.log,
 		Settings: fedapi.Settings{Version: s.own.Version, Delegate: s.delegate},
 	})
 	return nil

@@ -126,7 +126,8 @@ func (s *Server) routes() (forClients, forServers []web.Route) {
 	if s.config.Federation.Listen == "" {
 		return append(forClients, s.serverAPI.Routes()...), nil
 	}
-	return forClients, append(s.serverAPI.Routes(), s.welcome())
+	// Other servers that know only the old endpoints of media look for them where they look for everything else.
+	return forClients, append(append(s.serverAPI.Routes(), s.clientAPI.LegacyMediaRoutes()...), s.welcome())
 }
 
 // Handler serves clients without a network, for tests.

@@ -44,6 +44,7 @@ type slices struct {
 	syncer      *syncer.Syncer
 	clientAPI   *clientapi.API
 	serverAPI   *fedapi.API
+	files
 }
 
 // openSlices builds everything above the core. What it opened is closed with the core, also after an error.
@@ -107,6 +108,11 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 
+	// media
+	if err := s.openMedia(ctx); err != nil {
+		return err
+	}
+
 	// fedroom, fedsend, fedapi
 	if err := s.openFederation(ctx); err != nil {
 		return err
@@ -115,7 +121,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	// clientapi
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
-		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Syncer: s.syncer, Log: s.log,
+		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Syncer: s.syncer, Log: s.log,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -142,6 +148,7 @@ func (s *Server) startBackground() {
 		w.Follow(f)
 	}
 	s.ephemeral.Start(w.Group)
+	s.startMedia(w)
 	if s.config.Federation.Enabled {
 		s.federated.Start(w)
 		s.sender.Start(w)

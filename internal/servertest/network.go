@@ -161,6 +161,10 @@ func snapshot(from, to string) error {
 			return err
 		}
 	}
+	// The files of media were in their places before the database knew of them.
+	if err := os.CopyFS(filepath.Join(to, "media"), os.DirFS(filepath.Join(from, "media"))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("copy media: %w", err)
+	}
 	return nil
 }
 

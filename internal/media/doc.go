@@ -1,0 +1,31 @@
+// Package media keeps files that users send, and fetches those of other servers.
+//
+// It owns the tables media (what our users uploaded, and the addresses promised to uploads that are yet to come), remote_media (copies of
+// files of other servers) and thumbnails. The bytes are in package blob, which stores the same content once: a row of each of
+// these tables is one reference to it. It also owns what is said of a file when it is served: its type, its name, and whether a browser may
+// show it.
+//
+// # Invariants
+//
+//   - An address (an mxc URI) is answered by the same bytes for ever, or by none. What was uploaded is not overwritten.
+//   - An upload is acknowledged after its bytes and its row are durable.
+//   - The name and the type that an uploader gave are data: a type that browsers would run is served as an attachment, and a
+//     type that is no type as application/octet-stream.
+//   - A file of another server is fetched once at a time, from the server that its address names, and no further than max_remote.
+//   - Copies and thumbnails are caches: losing any of them loses nothing.
+//   - Nothing here holds a file in memory. What an image takes once it is decoded is estimated from its header before, and all that are
+//     decoded at once share one bound.
+//   - Through the old endpoints, which ask for no access token, only that is served which was stored while they were open.
+//
+// # What it refuses
+//
+// It makes thumbnails of JPEG, PNG, GIF and WebP, none that move, and never larger than the original. Previews of URLs, stores other than a folder, quarantine and
+// quotas are not served: their operations are answered M_UNRECOGNIZED.
+//
+// # Locks
+//
+// arrivals.mu, gate.mu and touched.mu guard maps in memory, are held for a look-up each and never nest.
+//
+// Spec: cs Content repository
+// Spec: ss Content Repository
+package media
