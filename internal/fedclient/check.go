@@ -17,7 +17,7 @@ import (
 )
 
 // CheckPDU parses an event of another server, checks the signatures it needs, and redacts it where its content hash is wrong. Hints
-// are servers of the room, which are asked for keys whose servers don't answer. The error is a *Fault.
+// are servers of the room, which are asked for keys whose servers don't answer: that a key which is known is valid for longer. The error is a *Fault.
 //
 // Spec: ss Checks performed on receipt of a PDU
 // Spec: ss Validating hashes and signatures on received events
@@ -28,11 +28,21 @@ func (c *Client) CheckPDU(ctx context.Context, v *roomver.Version, raw []byte, h
 
 // CheckPDUs is CheckPDU for many: on all processors, with the keys of each server fetched once. For each i either pdus[i] or errs[i] is set.
 func (c *Client) CheckPDUs(ctx context.Context, v *roomver.Version, raws [][]byte, hint ...id.ServerName) (pdus []*event.PDU, errs []error) {
+	return c.check(ctx, v, raws, false, hint)
+}
+
+// CheckState is CheckPDUs for the state that a room has when this server comes into it: for that, the server which lets it in is believed also
+// where it tells of keys that nobody else gives. Many rooms hold events of servers that are gone.
+func (c *Client) CheckState(ctx context.Context, v *roomver.Version, raws [][]byte, from id.ServerName) (pdus []*event.PDU, errs []error) {
+	return c.check(ctx, v, raws, true, []id.ServerName{from})
+}
+
+func (c *Client) check(ctx context.Context, v *roomver.Version, raws [][]byte, hearsay bool, hint []id.ServerName) (pdus []*event.PDU, errs []error) {
 	pdus, errs = make([]*event.PDU, len(raws)), make([]error, len(raws))
 	needs := make([][]want, len(raws))
 	parallel(len(raws), func(i int) {
 		if pdus[i], errs[i] = parsePDU(v, raws[i]); errs[i] == nil {
-			needs[i], errs[i] = c.judge(pdus[i])
+			needs[i], errs[i] = c.judge(pdus[i], hearsay)
 		}
 	})
 	var again []int
@@ -48,7 +58,7 @@ func (c *Client) CheckPDUs(ctx context.Context, v *roomver.Version, raws [][]byt
 		parallel(len(again), func(k int) {
 			i := again[k]
 			var lacking []want
-			if lacking, errs[i] = c.judge(pdus[i]); len(lacking) == 0 || errs[i] != nil {
+			if lacking, errs[i] = c.judge(pdus[i], hearsay); len(lacking) == 0 || errs[i] != nil {
 				return
 			}
 			fault := c.noKeys(lacking[0], pdus[i].ID())
@@ -96,14 +106,14 @@ func parsePDU(v *roomver.Version, raw []byte) (*event.PDU, error) {
 }
 
 // judge checks the signatures with the keys in memory. It returns what it lacks to do so, or a *Fault.
-func (c *Client) judge(pdu *event.PDU) ([]want, error) {
+func (c *Client) judge(pdu *event.PDU, hearsay bool) ([]want, error) {
 	var lacking []want
 	for _, signer := range pdu.RequiredSigners() {
 		ids := firstIDs(pdu.SignedWith(signer))
 		if signer == "" || len(ids) == 0 {
 			return nil, &Fault{Kind: FaultSignature, Event: pdu.ID(), Signer: signer, Err: sign.ErrMissing}
 		}
-		w := want{server: signer, ids: ids, at: pdu.OriginServerTS(), strict: pdu.Version().StrictKeyValidity}
+		w := want{server: signer, ids: ids, at: pdu.OriginServerTS(), strict: pdu.Version().StrictKeyValidity, hearsay: hearsay}
 		keys := c.valid(w)
 		if len(keys) == 0 {
 			lacking = append(lacking, w)
@@ -148,7 +158,7 @@ func merge(wants []want) []want {
 	return out
 }
 
-// parallel runs do for each index below n on all processors.
+// parallel runs do for each index below n on all processors. A panic in one of them is one of the caller's.
 func parallel(n int, do func(i int)) {
 	workers := min(runtime.GOMAXPROCS(0), n)
 	if workers <= 1 {
@@ -159,12 +169,21 @@ func parallel(n int, do func(i int)) {
 	}
 	var next atomic.Int64
 	var wg sync.WaitGroup
+	var fatal atomic.Pointer[any]
 	for range workers {
 		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					fatal.Store(&p)
+				}
+			}()
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				do(i)
 			}
 		})
 	}
 	wg.Wait()
+	if p := fatal.Load(); p != nil {
+		panic(*p)
+	}
 }

@@ -242,8 +242,11 @@ func TestNotaries(t *testing.T) {
 		if _, err := c.CheckPDU(t.Context(), v, ofDead); kindOf(err) != FaultKeys {
 			t.Errorf("without a hint: %v", err)
 		}
-		if _, err := c.CheckPDU(t.Context(), v, ofDead, us, "gone.example", "hint.example"); err != nil {
+		if _, err := c.CheckPDU(t.Context(), v, ofDead, us, "gone.example", "hint.example"); kindOf(err) != FaultKeys {
 			t.Errorf("by a hint: %v", err)
+		}
+		if _, errs := c.CheckState(t.Context(), v, [][]byte{ofDead}, "hint.example"); errs[0] != nil {
+			t.Errorf("as a state, by a hint: %v", errs[0])
 		}
 		if !slices.ContainsFunc(hint.seen, func(s seen) bool {
 			return s.method == "POST" && strings.HasPrefix(s.body, `{"server_keys":{"dead.example":{"ed25519:one":{"minimum_valid_until_ts":`)
@@ -269,10 +272,16 @@ func TestNotaries(t *testing.T) {
 		if *asked > 2 {
 			t.Errorf("the notary was asked %d times", *asked)
 		}
-		// A lie works only as long as its victim is silent.
+		// A lie works for nothing but the state of a room that the liar lets us into, and only as long as its victim is silent.
 		c = open()
-		if _, err := c.CheckPDU(t.Context(), v, ofForged, "liar.example"); err != nil {
+		if _, err := c.CheckPDU(t.Context(), v, ofForged, "liar.example"); kindOf(err) != FaultKeys {
 			t.Errorf("the forged key: %v", err)
+		}
+		if _, errs := c.CheckState(t.Context(), v, [][]byte{ofForged}, "liar.example"); errs[0] != nil {
+			t.Errorf("the forged key in a state: %v", errs[0])
+		}
+		if _, err := c.CheckPDU(t.Context(), v, ofForged, "liar.example"); kindOf(err) != FaultKeys {
+			t.Errorf("the forged key afterwards: %v", err)
 		}
 		up()
 		time.Sleep(time.Hour)
@@ -336,7 +345,7 @@ func TestManyDeadServers(t *testing.T) {
 		hint.notary(func() []json.RawMessage { return objects })
 		c := n.sqlite()
 		began := time.Now()
-		_, errs := c.CheckPDUs(t.Context(), v, all, "hint.example")
+		_, errs := c.CheckState(t.Context(), v, all, "hint.example")
 		if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
 			t.Errorf("event %d: %v", i, errs[i])
 		}

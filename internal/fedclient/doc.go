@@ -24,8 +24,9 @@
 // A server's keys come from that server by TLS. While it answers, its answer is what counts, beside that of
 // the notaries of Config.Notaries, which the operator trusts. Only when it does not answer are the servers of the
 // room asked that a caller names as hints. A key learned from either never replaces one that the server itself gave, and is
-// used for events and never for requests; one learned from a hint is forgotten when the server answers again without
-// mentioning it. Answers of both must carry the server's own signature and the notary's.
+// used for events and never for requests. One learned from a hint is hearsay, for anybody can make a key and sign with it that it is another's: it counts
+// only for the state of a room as this server finds it when it joins (CheckState), and is forgotten when the
+// server answers again without mentioning it. Answers of both must carry the server's own signature and the notary's.
 //
 // A retired key counts for events up to the time it was retired, in all room versions; so does one that its server has
 // stopped to mention. A current

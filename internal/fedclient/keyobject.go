@@ -45,8 +45,9 @@ type remoteKey struct {
 	vouched int64
 	// signed: the key signed the object it came with.
 	signed bool
-	// notary is who told us, empty where the server itself did.
-	notary id.ServerName
+	// notary is who told us, empty where the server itself did; hearsay says that it is none that the operator trusts.
+	notary  id.ServerName
+	hearsay bool
 }
 
 // validAt says whether the key counts for something signed at a time. Lenient leaves valid_until_ts out, as room versions before 5 do.

@@ -55,15 +55,16 @@ type storedSet struct {
 	fetched, validUntil int64
 }
 
-func readKeys(tx *sqldb.Tx, server id.ServerName) (map[sign.KeyID]remoteKey, error) {
+func (r *ring) readKeys(tx *sqldb.Tx, server id.ServerName) (map[sign.KeyID]remoteKey, error) {
 	keys := make(map[sign.KeyID]remoteKey)
-	err := tx.Query(sqlRemoteKeys, func(r *sqldb.Row) error {
+	err := tx.Query(sqlRemoteKeys, func(row *sqldb.Row) error {
 		var keyID sign.KeyID
 		var k remoteKey
-		if err := r.Scan(&keyID, (*[]byte)(&k.public), &k.validUntil, &k.expired, &k.notary, &k.vouched); err != nil {
+		if err := row.Scan(&keyID, (*[]byte)(&k.public), &k.validUntil, &k.expired, &k.notary, &k.vouched); err != nil {
 			return err
 		}
 		if len(k.public) == ed25519.PublicKeySize {
+			k.hearsay = k.notary != "" && !r.trusts(k.notary)
 			keys[keyID] = k
 		}
 		return nil
@@ -84,7 +85,7 @@ func writeKeys(tx *sqldb.Tx, server id.ServerName, keys map[sign.KeyID]remoteKey
 
 func (c *Client) storedKeys(ctx context.Context, server id.ServerName) (keys map[sign.KeyID]remoteKey, err error) {
 	err = c.db.Read(ctx, func(tx *sqldb.Tx) error {
-		keys, err = readKeys(tx, server)
+		keys, err = c.ring.readKeys(tx, server)
 		return err
 	})
 	if err != nil {
@@ -107,7 +108,7 @@ func (c *Client) storedSet(ctx context.Context, server id.ServerName) (set store
 // storeDirect keeps what a server says of itself and returns all keys that count from now on.
 func (c *Client) storeDirect(ctx context.Context, got *serverKeys, now time.Time) (keys map[sign.KeyID]remoteKey, err error) {
 	err = c.db.Write(ctx, func(tx *sqldb.Tx) error {
-		held, err := readKeys(tx, got.server)
+		held, err := c.ring.readKeys(tx, got.server)
 		if err != nil {
 			return err
 		}
@@ -127,11 +128,11 @@ func (c *Client) storeDirect(ctx context.Context, got *serverKeys, now time.Time
 // storeNotary keeps what a notary says of a server and returns all keys that count from now on.
 func (c *Client) storeNotary(ctx context.Context, got *serverKeys, notary id.ServerName) (keys map[sign.KeyID]remoteKey, err error) {
 	err = c.db.Write(ctx, func(tx *sqldb.Tx) error {
-		held, err := readKeys(tx, got.server)
+		held, err := c.ring.readKeys(tx, got.server)
 		if err != nil {
 			return err
 		}
-		keys = mergeNotary(held, got, notary)
+		keys = mergeNotary(held, got, notary, c.ring.trusts(notary))
 		return writeKeys(tx, got.server, keys)
 	})
 	if err != nil {
@@ -149,7 +150,7 @@ func (r *ring) mergeDirect(held map[sign.KeyID]remoteKey, got *serverKeys, now t
 	for _, keyID := range old {
 		k := held[keyID]
 		_, said := keys[keyID]
-		if said || len(keys) >= 2*maxKeys || k.notary != "" && !slices.Contains(r.notaries, k.notary) {
+		if said || len(keys) >= 2*maxKeys || k.hearsay {
 			continue
 		}
 		if k.expired == 0 && k.notary == "" {
@@ -161,16 +162,19 @@ func (r *ring) mergeDirect(held map[sign.KeyID]remoteKey, got *serverKeys, now t
 	return keys
 }
 
-// mergeNotary adds what a notary says. A key with the same ID stays what it is. The same key may turn out to be valid for longer if it
-// signed that itself: for events, since whoever stole it could do so too.
-func mergeNotary(held map[sign.KeyID]remoteKey, got *serverKeys, notary id.ServerName) map[sign.KeyID]remoteKey {
+// trusts reports whether the operator trusts a notary.
+func (r *ring) trusts(notary id.ServerName) bool { return slices.Contains(r.notaries, notary) }
+
+// mergeNotary adds what a notary says. A key with the same ID stays what it is, unless it is hearsay and the notary is trusted. The same key may
+// turn out to be valid for longer if it signed that itself: for events, since whoever stole it could do so too.
+func mergeNotary(held map[sign.KeyID]remoteKey, got *serverKeys, notary id.ServerName, trusted bool) map[sign.KeyID]remoteKey {
 	keys := maps.Clone(held)
 	for _, keyID := range slices.Sorted(maps.Keys(got.keys)) {
 		k := got.keys[keyID]
 		was, known := keys[keyID]
 		switch {
-		case !known && len(keys) < 2*maxKeys:
-			k.notary = notary
+		case !known && len(keys) < 2*maxKeys || known && was.hearsay && trusted:
+			k.notary, k.hearsay = notary, !trusted
 			keys[keyID] = k
 		case known && k.signed && was.public.Equal(k.public) && was.expired == 0 && k.expired == 0:
 			was.vouched = max(was.vouched, k.validUntil)

@@ -80,11 +80,12 @@ func (s *keySet) notaryMay(wants []want, now time.Time) []want {
 	return out
 }
 
-// silent reports whether the server doesn't answer.
+// silent reports whether the server doesn't answer: not whether nobody has asked it yet, which anybody might bring about.
 func (s *keySet) silent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.failures > 0 || s.answered.IsZero()
+	unanswered := s.flight != nil && s.answered.IsZero() && time.Since(s.asked) >= patience
+	return s.failures > 0 || unanswered
 }
 
 // askNotary asks one notary for what is still lacking and drops from open what it gave. Its failures are its own.

@@ -79,6 +79,8 @@ type want struct {
 	strict bool
 	// request: only keys in use that the server itself gave count.
 	request bool
+	// hearsay: keys that anybody told of count.
+	hearsay bool
 }
 
 func newRing(notaries []id.ServerName) *ring {
@@ -203,6 +205,9 @@ func (c *Client) ownValid(w want) map[sign.KeyID]ed25519.PublicKey {
 }
 
 func (w want) fits(k remoteKey) bool {
+	if k.hearsay && !w.hearsay {
+		return false
+	}
 	if w.request {
 		if k.notary != "" || k.expired != 0 {
 			return false

@@ -32,6 +32,8 @@ type intake struct {
 	room    id.RoomID
 	version *roomver.Version
 	from    id.ServerName
+	// joining says that from lets this server into the room.
+	joining bool
 
 	waiting [][]byte // not yet checked
 	isState []bool   // of each that waits
@@ -73,7 +75,13 @@ func (in *intake) add(ctx context.Context, raw []byte, state bool) error {
 
 // flush checks what waits.
 func (in *intake) flush(ctx context.Context) error {
-	pdus, errs := in.f.cfg.Client.CheckPDUs(ctx, in.version, in.waiting, in.from)
+	var pdus []*event.PDU
+	var errs []error
+	if in.joining {
+		pdus, errs = in.f.cfg.Client.CheckState(ctx, in.version, in.waiting, in.from)
+	} else {
+		pdus, errs = in.f.cfg.Client.CheckPDUs(ctx, in.version, in.waiting, in.from)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -112,6 +112,7 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 		return "", err
 	}
 	in := f.intake(req.Room, version, server)
+	in.joining = true
 	started := time.Now()
 	joined, err := f.cfg.Client.SendJoin(ctx, fedclient.Call{Origin: user.Domain(), Destination: server, Urgent: true}, req.Room, join.ID(), join.Raw(), true, in.events(ctx))
 	if err != nil {
