@@ -3,6 +3,8 @@ package clientapi
 import (
 	"context"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/e2ee"
 	"myelin/internal/syncer"
 	"myelin/internal/web"
@@ -20,6 +22,8 @@ func (a *API) encryptionRoutes() []web.Route {
 		{Method: "POST", Path: v3 + "/keys/query", Op: "queryKeys", Auth: web.Guest, Handle: a.queryKeys},
 		{Method: "POST", Path: v3 + "/keys/claim", Op: "claimKeys", Auth: web.Guest, Handle: a.claimKeys},
 		{Method: "PUT", Path: v3 + "/sendToDevice/{eventType}/{txnId}", Op: "sendToDevice", Auth: web.Guest, Rate: web.RateSend, Handle: a.sendToDevice},
+		{Method: "POST", Path: v3 + "/keys/device_signing/upload", Op: "uploadCrossSigningKeys", Handle: a.uploadSigning},
+		{Method: "POST", Path: v3 + "/keys/signatures/upload", Op: "uploadCrossSigningSignatures", Handle: a.uploadSignatures},
 		{Method: "GET", Path: v3 + "/keys/changes", Op: "getKeysChanges", Handle: a.keyChanges},
 	}
 }
@@ -111,4 +115,54 @@ func (a *API) sendToDevice(ctx context.Context, r *web.Request) (*web.Response, 
 		return nil, mxerr.MissingParam("\"messages\" is missing")
 	}
 	return web.Empty, a.Encryption.Send(ctx, r.Caller.User, r.Caller.Device, r.Path("eventType"), r.Path("txnId"), body.Messages)
+}
+
+// Spec: cs uploadCrossSigningKeys
+func (a *API) uploadSigning(ctx context.Context, r *web.Request) (*web.Response, error) {
+	const op = "uploadCrossSigningKeys"
+	var body e2ee.SigningUpload
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	must, err := a.Encryption.MustConfirm(ctx, r.Caller.User, body)
+	// A client that goes on with a session need not say again what it wants.
+	empty := body.Master == nil && body.Self == nil && body.User == nil && gjson.GetBytes(raw, "auth.session").Exists()
+	if err != nil || !must && !empty {
+		return ok(err, func() error { return a.Encryption.UploadSigning(ctx, r.Caller.User, body, false) })
+	}
+	grant, err := a.confirm(ctx, r, op)
+	if err != nil {
+		return nil, err
+	}
+	body = e2ee.SigningUpload{}
+	err = web.DecodeObject(grant.Params, &body)
+	return ok(err, func() error { return a.Encryption.UploadSigning(ctx, r.Caller.User, body, true) })
+}
+
+// ok does something that has no answer, unless there was an error before.
+func ok(err error, do func() error) (*web.Response, error) {
+	if err == nil {
+		err = do()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, nil
+}
+
+// Spec: cs uploadCrossSigningSignatures
+func (a *API) uploadSignatures(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body e2ee.Signatures
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	failures, err := a.Encryption.UploadSignatures(ctx, r.Caller.User, body)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"failures": failures}), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -32,6 +33,7 @@ type remoteList struct {
 	stream  int64
 	devices []remoteDevice
 	has     map[id.DeviceID]bool
+	crossed crossKeys
 }
 
 type remoteDevice struct {
@@ -49,6 +51,7 @@ var (
 		ON CONFLICT (user_id) DO UPDATE SET stream_id = excluded.stream_id, fetched = excluded.fetched, asker = excluded.asker,
 		stale = excluded.stale, used = excluded.used`)
 	stmtForgetDevices = sqldb.SQL(`DELETE FROM remote_devices WHERE user_id IN (SELECT user_id FROM remote_lists WHERE used < $1)`)
+	stmtForgetCrossed = sqldb.SQL(`DELETE FROM cross_keys WHERE user_id IN (SELECT user_id FROM remote_lists WHERE used < $1)`)
 	stmtForgetLists   = sqldb.SQL(`DELETE FROM remote_lists WHERE used < $1`)
 )
 
@@ -56,7 +59,10 @@ var (
 type view struct {
 	at sqldb.Pos // of the stream
 	// kept is what is in the database, if only as a second choice.
-	kept map[id.UserID][]remoteDevice
+	kept    map[id.UserID][]remoteDevice
+	crossed map[id.UserID]crossKeys
+	// signatures are those of the asker.
+	signatures signed
 	// current are those of kept that need not be asked for.
 	current map[id.UserID]bool
 	// shared are those whose server will tell of changes, so that what it answers can be kept.
@@ -72,7 +78,8 @@ func (e *Encryption) look(ctx context.Context, asker id.UserID, list []id.UserID
 	v := &view{}
 	err := e.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
 		*v = view{kept: make(map[id.UserID][]remoteDevice), current: make(map[id.UserID]bool),
-			shared: make(map[id.UserID]bool), before: make(map[id.UserID]sqldb.Pos)}
+			shared: make(map[id.UserID]bool), before: make(map[id.UserID]sqldb.Pos),
+			crossed: make(map[id.UserID]crossKeys), signatures: make(signed)}
 		if v.at, err = tx.Last(); err != nil {
 			return err
 		}
@@ -131,6 +138,16 @@ func (v *view) load(tx *sqldb.Tx, asker id.UserID, part []id.UserID) error {
 	if err != nil {
 		return err
 	}
+	crossed, err := crossKeysOf(tx, texts(part))
+	if err != nil {
+		return err
+	}
+	maps.Copy(v.crossed, crossed)
+	signatures, err := signaturesOf(tx, texts(part), asker)
+	if err != nil {
+		return err
+	}
+	maps.Copy(v.signatures, signatures)
 	for _, user := range part {
 		if v.current[user] {
 			continue
@@ -209,7 +226,19 @@ func (e *Encryption) fetchOne(ctx context.Context, call fedclient.Call, user id.
 		name, _ := canon.GetText(raw, "device_display_name")
 		l.add(id.DeviceID(device), name, keys)
 	}
+	l.cross(master, got.Master)
+	l.cross(selfSigning, got.SelfSigner)
 	return l, nil
+}
+
+// cross takes a cross-signing key as another server describes it, if that makes sense.
+func (l *remoteList) cross(purpose string, raw json.RawMessage) {
+	if k, err := parseCrossKey(raw, l.user, purpose); len(raw) > 0 && err == nil {
+		if l.crossed == nil {
+			l.crossed = make(crossKeys)
+		}
+		l.crossed[purpose] = k
+	}
 }
 
 // fetchSome asks for the keys of several users.
@@ -228,6 +257,8 @@ func (e *Encryption) fetchSome(ctx context.Context, call fedclient.Call, asked Q
 			name, _ := canon.GetText(unsigned, "device_display_name")
 			l.add(device, name, raw)
 		}
+		l.cross(master, got.Masters[user])
+		l.cross(selfSigning, got.SelfSigners[user])
 		lists = append(lists, l)
 	}
 	return lists, nil
@@ -265,6 +296,13 @@ func (e *Encryption) keep(ctx context.Context, asker id.UserID, v *view, lists [
 			for _, d := range l.devices {
 				tx.Queue(stmtSetRemote, l.user, d.id, d.name, string(d.keys))
 			}
+			for _, purpose := range []string{master, selfSigning} {
+				if k := l.crossed[purpose]; k != nil {
+					tx.Queue(stmtSetCrossKey, l.user, purpose, k.text, string(k.raw), 0)
+				} else {
+					tx.Queue(stmtDropCrossKey, l.user, purpose)
+				}
+			}
 			tx.Queue(stmtKeep, l.user, l.stream, v.at, asker, pos > v.before[l.user], now())
 		}
 		return nil
@@ -295,6 +333,7 @@ func (e *Encryption) ForgetLists(ctx context.Context) error {
 	return e.db.Write(ctx, func(tx *sqldb.Tx) error {
 		before := now() - listsKept.Milliseconds()
 		tx.Queue(stmtForgetDevices, before)
+		tx.Queue(stmtForgetCrossed, before)
 		tx.Queue(stmtForgetLists, before)
 		tx.Queue(stmtForgetGone, now()-goneKept.Milliseconds())
 		return nil

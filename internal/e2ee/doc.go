@@ -1,11 +1,11 @@
 // Package e2ee keeps what clients need of a server to encrypt for each other: the identity keys of devices, one-time and
-// fallback keys to begin sessions with, word of whose keys changed, and messages from device to device. It can read nothing of what
-// they encrypt.
+// fallback keys to begin sessions with, word of whose keys changed, messages from device to device, and the keys and
+// signatures by which users vouch for devices and for each other. It can read nothing of what they encrypt.
 //
 // # Owns
 //
 // The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists,
-// key_outbox, device_inbox, device_txns and messages_seen; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
+// key_outbox, device_inbox, device_txns, messages_seen, cross_keys and key_signatures; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
 //
 // # Invariants
 //
@@ -18,6 +18,8 @@
 //   - What is signed by a key that is known here is stored only if the signature is right. Clients check everything again.
 //   - A message to a device is in its inbox, or written down for its server, before it is acknowledged, and has a place in the order of the
 //     stream. It is deleted when the device asks for what comes after it, and at no other time but when the inbox is full.
+//   - Others see the signatures that a user made of the user's own keys. What somebody signed of somebody else they see alone.
+//   - A cross-signing key has no device's ID, and no device the ID of such a key. A new key takes what the old one signed with it.
 //
 // # Lists of devices
 //
@@ -43,5 +45,6 @@
 // Spec: ss End-to-End Encryption
 // Spec: ss Device Management
 // Spec: cs Send-to-Device messaging
+// Spec: cs Cross-signing
 // Spec: ss Send-to-device messaging
 package e2ee

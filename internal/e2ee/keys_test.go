@@ -21,7 +21,7 @@ import (
 
 func (n *node) query(asked Query) string {
 	n.t.Helper()
-	keys, err := n.QueryLocal(n.ctx, asked)
+	keys, err := n.QueryLocal(n.ctx, alice, asked)
 	n.ok(err)
 	raw, err := json.Marshal(keys.Devices)
 	n.ok(err)
@@ -94,13 +94,13 @@ func TestBadDeviceKeys(t *testing.T) {
 		if got := n.query(Query{alice: nil}); got != `{"@alice:here.example":{}}` {
 			t.Errorf("got %s", got)
 		}
-		_, err := n.QueryLocal(n.ctx, Query{"alice": nil})
+		_, err := n.QueryLocal(n.ctx, alice, Query{"alice": nil})
 		n.refused(mxerr.CodeInvalidParam, err)
 		many := make(Query)
 		for i := range maxQuery + 1 {
 			many[id.UserID(fmt.Sprintf("@u%d:here.example", i))] = nil
 		}
-		_, err = n.QueryLocal(n.ctx, many)
+		_, err = n.QueryLocal(n.ctx, alice, many)
 		n.refused(mxerr.CodeTooLarge, err)
 	})
 }
@@ -345,6 +345,7 @@ func FuzzKeys(f *testing.F) {
 	a := newPhone(f, alice, "A", 1)
 	f.Add("signed_curve25519:AAAA", string(a.keys(f)))
 	f.Add("curve25519:AAAA", `"key"`)
+	f.Add("x:y", fmt.Sprintf(`{"user_id":%q,"usage":["master"],"keys":{"ed25519:%s":%q}}`, alice, pub(a), pub(a)))
 	f.Add("signed_curve25519:AAAA", string(a.pre(f, "k")))
 	f.Fuzz(func(t *testing.T, name, raw string) {
 		if !json.Valid([]byte(raw)) {
@@ -354,6 +355,12 @@ func FuzzKeys(f *testing.F) {
 			again, err := parseDeviceKeys(d.raw, alice, "A")
 			if err != nil || string(again.raw) != string(d.raw) {
 				t.Errorf("%s became %s, which is refused or differs: %v", raw, d.raw, err)
+			}
+		}
+		if k, err := parseCrossKey([]byte(raw), alice, master); err == nil {
+			again, err := parseCrossKey(k.raw, alice, master)
+			if err != nil || string(again.raw) != string(k.raw) || again.text != k.text {
+				t.Errorf("%s became %s, which is refused or differs: %v", raw, k.raw, err)
 			}
 		}
 		if k, err := parsePreKey(name, []byte(raw), alice, "A", a.key.Public()); err == nil {

@@ -49,8 +49,8 @@ type listItem struct {
 	pos  sqldb.Pos
 	user id.UserID
 	room graph.RoomNID
-	left bool // of the room, not joined
-	own  bool // for the user's own devices only
+	left bool      // of the room, not joined
+	own  id.UserID // for this user's devices only, if set
 }
 
 // listNews remembers the latest changes, so that a sync which has none to tell finds that out without the database.
@@ -70,8 +70,11 @@ func (n *listNews) hear(r bus.Range) {
 	for _, e := range r.Entries {
 		switch e.Kind {
 		case bus.DeviceListLocal, bus.DeviceListRemote:
-			_, own := e.Data.(ownChange)
-			n.add(listItem{pos: e.Pos, user: e.User, own: own})
+			item := listItem{pos: e.Pos, user: e.User}
+			if o, ok := e.Data.(OwnChange); ok {
+				item.user, item.own = o.About, e.User
+			}
+			n.add(item)
 		case bus.RoomEvent:
 			ev, ok := e.Data.(*graph.Event)
 			if !ok || ev.Change == nil || ev.Change.Old == ev.Change.New {
@@ -83,9 +86,6 @@ func (n *listNews) hear(r bus.Range) {
 		}
 	}
 }
-
-// ownChange is the Data of an entry about keys that only their user may see.
-type ownChange struct{}
 
 func (n *listNews) add(item listItem) {
 	if len(n.items) >= maxNews {
@@ -168,7 +168,7 @@ func (m *encounters) remember(w Window, items []listItem) {
 	for _, it := range items {
 		_, in := w.Rooms[it.room]
 		switch {
-		case it.own && it.user != w.User:
+		case it.own != "" && it.own != w.User:
 		case it.room == 0:
 			m.changed.add(it.user)
 		case it.user == w.User:
@@ -196,12 +196,16 @@ func (e *Encryption) recall(ctx context.Context, w Window, m *encounters) error 
 		if own > w.From {
 			m.changed.add(w.User)
 		}
-		return tx.Query(stmtListsChanged, func(r *sqldb.Row) error {
+		add := func(r *sqldb.Row) error {
 			var user id.UserID
 			err := r.Scan(&user)
 			m.changed.add(user)
 			return err
-		}, w.From, maxAppear)
+		}
+		if err := tx.Query(stmtSignedSince, add, w.User, w.From); err != nil {
+			return err
+		}
+		return tx.Query(stmtListsChanged, add, w.From, maxAppear)
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package e2ee
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -38,9 +39,9 @@ func tellLocal(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID) error {
 
 // PublishedDevice is a device as other servers see it.
 type PublishedDevice struct {
-	ID   id.DeviceID `json:"device_id"`
-	Name string      `json:"device_display_name,omitempty"`
-	Keys rawObject   `json:"keys"`
+	ID   id.DeviceID     `json:"device_id"`
+	Name string          `json:"device_display_name,omitempty"`
+	Keys json.RawMessage `json:"keys"`
 }
 
 // List is the list of a user's devices that have keys.
@@ -50,13 +51,9 @@ type List struct {
 	User     id.UserID         `json:"user_id"`
 	StreamID sqldb.Pos         `json:"stream_id"`
 	Devices  []PublishedDevice `json:"devices"`
+	Master   json.RawMessage   `json:"master_key,omitempty"`
+	Self     json.RawMessage   `json:"self_signing_key,omitempty"`
 }
-
-// rawObject is JSON from the database.
-type rawObject string
-
-// MarshalJSON returns it as it is.
-func (o rawObject) MarshalJSON() ([]byte, error) { return []byte(o), nil }
 
 // ListOf returns the devices of a user of ours for other servers. M_NOT_FOUND where there is no such user.
 //
@@ -68,9 +65,25 @@ func (e *Encryption) ListOf(ctx context.Context, user id.UserID) (*List, error) 
 		if _, err := tx.Get(stmtListPos, []any{user}, &l.StreamID); err != nil {
 			return err
 		}
+		signatures, err := signaturesOf(tx, []string{string(user)}, "")
+		if err != nil {
+			return err
+		}
+		crossed, err := crossKeysOf(tx, []string{string(user)})
+		if err != nil {
+			return err
+		}
+		if k := crossed[user][master]; k != nil {
+			l.Master = signatures.on(k.raw, user, k.text)
+		}
+		if k := crossed[user][selfSigning]; k != nil {
+			l.Self = signatures.on(k.raw, user, k.text)
+		}
 		return tx.Query(stmtListOf, func(r *sqldb.Row) error {
 			var d PublishedDevice
-			err := r.Scan(&d.ID, &d.Name, (*string)(&d.Keys))
+			var keys string
+			err := r.Scan(&d.ID, &d.Name, &keys)
+			d.Keys = signatures.on([]byte(keys), user, string(d.ID))
 			l.Devices = append(l.Devices, d)
 			return err
 		}, user)

@@ -34,7 +34,9 @@ type Letter struct {
 	pos     sqldb.Pos
 	// told is up to where the other side knows the devices of a user after this; 0 if the letter is not about that.
 	told sqldb.Pos
-	more bool
+	// signing is the same for cross-signing keys.
+	signing sqldb.Pos
+	more    bool
 }
 
 var (
@@ -42,9 +44,10 @@ var (
 		ON CONFLICT (server, origin, subject) DO UPDATE SET pos = excluded.pos`)
 	stmtLetters = sqldb.SQL(`SELECT subject, pos, COALESCE(content, '') FROM key_outbox WHERE server = $1 AND origin = $2 ORDER BY pos LIMIT $3`)
 	stmtSent    = sqldb.SQL(`DELETE FROM key_outbox WHERE server = $1 AND origin = $2 AND subject = $3 AND pos <= $4`)
-	stmtTold    = sqldb.SQL(`SELECT pos FROM told_lists WHERE server = $1 AND user_id = $2`)
-	stmtSetTold = sqldb.SQL(`INSERT INTO told_lists (server, user_id, pos) VALUES ($1, $2, $3)
-		ON CONFLICT (server, user_id) DO UPDATE SET pos = excluded.pos`)
+	stmtTold    = sqldb.SQL(`SELECT pos, signing FROM told_lists WHERE server = $1 AND user_id = $2`)
+	stmtSetTold = sqldb.SQL(`INSERT INTO told_lists (server, user_id, pos, signing) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (server, user_id) DO UPDATE SET pos = excluded.pos, signing = excluded.signing`)
+	stmtSigningPos   = sqldb.SQL(`SELECT COALESCE(MAX(pos), 0) FROM cross_keys WHERE user_id = $1 AND purpose <> 'user_signing'`)
 	stmtRoutes       = sqldb.SQL(`SELECT DISTINCT origin, server FROM key_outbox WHERE pos > $1 AND pos <= $2`)
 	stmtForgetOutbox = sqldb.SQL(`DELETE FROM key_outbox WHERE at < $1 AND (content IS NOT NULL OR at < $2)`)
 	// The devices that changed after a position, those that are gone with an empty last column.
@@ -138,8 +141,15 @@ func (e *Encryption) Letters(ctx context.Context, r Route, edus, bytes int) (let
 // Spec: ss Device Management
 func (l *Letter) chain(tx *sqldb.Tx, server id.ServerName, most int) error {
 	user := id.UserID(l.subject)
-	known, err := tx.Get(stmtTold, []any{server, user}, &l.told)
+	known, err := tx.Get(stmtTold, []any{server, user}, &l.told, &l.signing)
 	if err != nil {
+		return err
+	}
+	signatures, err := signaturesOf(tx, []string{l.subject}, "")
+	if err != nil {
+		return err
+	}
+	if err := l.sign(tx, user, signatures); err != nil {
 		return err
 	}
 	prev := l.told
@@ -155,10 +165,37 @@ func (l *Letter) chain(tx *sqldb.Tx, server id.ServerName, most int) error {
 			l.more = true
 			return nil
 		}
+		if keys != "" {
+			keys = string(signatures.on([]byte(keys), user, string(device)))
+		}
 		l.EDUs = append(l.EDUs, listUpdate(user, device, name, keys, pos, prev, there))
 		prev, l.told = pos, pos
 		return nil
 	}, user, l.told, known, most+1)
+}
+
+// sign adds the cross-signing keys of a user, if the server doesn't know these.
+//
+// Spec: ss End-to-End Encryption
+func (l *Letter) sign(tx *sqldb.Tx, user id.UserID, signatures signed) error {
+	var pos sqldb.Pos
+	if _, err := tx.Get(stmtSigningPos, []any{user}, &pos); err != nil || pos <= l.signing {
+		return err
+	}
+	crossed, err := crossKeysOf(tx, []string{string(user)})
+	if err != nil {
+		return err
+	}
+	b := canon.AppendString([]byte(`{"edu_type":"m.signing_key_update","content":{"user_id":`), string(user))
+	for _, purpose := range []string{master, selfSigning} {
+		if k := crossed[user][purpose]; k != nil {
+			b = append(append(append(b, `,"`...), purpose...), `_key":`...)
+			b = append(b, signatures.on(k.raw, user, k.text)...)
+		}
+	}
+	l.EDUs = append(l.EDUs, append(b, "}}"...))
+	l.signing = pos
+	return nil
 }
 
 // listUpdate makes an EDU. prev is 0 for the first one.
@@ -186,8 +223,8 @@ func listUpdate(user id.UserID, device id.DeviceID, name, keys string, pos, prev
 // Sent writes down, in a transaction of the sender's, that letters arrived.
 func Sent(tx *sqldb.Tx, r Route, letters []*Letter) {
 	for _, l := range letters {
-		if l.told != 0 {
-			tx.Queue(stmtSetTold, r.Server, l.subject, l.told)
+		if l.told+l.signing != 0 {
+			tx.Queue(stmtSetTold, r.Server, l.subject, l.told, l.signing)
 		}
 		if !l.more {
 			tx.Queue(stmtSent, r.Server, r.Origin, l.subject, l.pos)

@@ -26,7 +26,24 @@ type Query map[id.UserID][]id.DeviceID
 
 // Keys are what is published about users.
 type Keys struct {
-	Devices map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`
+	Devices     map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`
+	Masters     map[id.UserID]json.RawMessage                 `json:"master_keys"`
+	SelfSigners map[id.UserID]json.RawMessage                 `json:"self_signing_keys"`
+	// UserSigners has that of the one who asks and nobody else's.
+	UserSigners map[id.UserID]json.RawMessage `json:"user_signing_keys,omitempty"`
+}
+
+// add adds the cross-signing keys of a user, as far as a viewer may see them.
+func (k *Keys) add(user, viewer id.UserID, keys crossKeys, s signed) {
+	if m := keys[master]; m != nil {
+		k.Masters[user] = s.on(m.raw, user, m.text)
+	}
+	if o := keys[selfSigning]; o != nil {
+		k.SelfSigners[user] = s.on(o.raw, user, o.text)
+	}
+	if o := keys[userSigning]; o != nil && user == viewer {
+		k.UserSigners[user] = s.on(o.raw, user, o.text)
+	}
 }
 
 var stmtKeysOf = sqldb.SQL(`SELECT user_id, device_id, name, keys FROM crypto_devices WHERE user_id = ANY($1) AND keys IS NOT NULL`)
@@ -44,15 +61,19 @@ func (q Query) check() error {
 	return nil
 }
 
-// QueryLocal returns the keys of our users. Users of other servers are left out.
+// QueryLocal returns the keys of our users, with the signatures that a viewer of ours may see; viewer is "" for other servers. Users of other
+// servers are left out.
 //
 // Spec: cs queryKeys
 // Spec: ss queryUserEncryptionKeys
-func (e *Encryption) QueryLocal(ctx context.Context, want Query) (*Keys, error) {
+func (e *Encryption) QueryLocal(ctx context.Context, viewer id.UserID, want Query) (*Keys, error) {
 	if err := want.check(); err != nil {
 		return nil, err
 	}
-	keys := &Keys{Devices: make(map[id.UserID]map[id.DeviceID]json.RawMessage)}
+	keys := &Keys{
+		Devices: make(map[id.UserID]map[id.DeviceID]json.RawMessage), Masters: make(map[id.UserID]json.RawMessage),
+		SelfSigners: make(map[id.UserID]json.RawMessage), UserSigners: make(map[id.UserID]json.RawMessage),
+	}
 	var users []string
 	for user := range want {
 		if e.cfg.Ours.Is(user.Domain()) {
@@ -61,7 +82,7 @@ func (e *Encryption) QueryLocal(ctx context.Context, want Query) (*Keys, error) 
 		}
 	}
 	for part := range slices.Chunk(users, usersAtOnce) {
-		err := e.db.Read(ctx, func(tx *sqldb.Tx) error { return keys.load(tx, part, want) })
+		err := e.db.Read(ctx, func(tx *sqldb.Tx) error { return keys.load(tx, part, viewer, want) })
 		if err != nil {
 			return nil, fmt.Errorf("load keys of devices: %w", err)
 		}
@@ -69,14 +90,25 @@ func (e *Encryption) QueryLocal(ctx context.Context, want Query) (*Keys, error) 
 	return keys, nil
 }
 
-func (k *Keys) load(tx *sqldb.Tx, users []string, want Query) error {
+func (k *Keys) load(tx *sqldb.Tx, users []string, viewer id.UserID, want Query) error {
+	signatures, err := signaturesOf(tx, users, viewer)
+	if err != nil {
+		return err
+	}
+	crossed, err := crossKeysOf(tx, users)
+	if err != nil {
+		return err
+	}
+	for user, keys := range crossed {
+		k.add(user, viewer, keys, signatures)
+	}
 	return tx.Query(stmtKeysOf, func(r *sqldb.Row) error {
 		var user id.UserID
 		var device id.DeviceID
 		var name, keys string
 		err := r.Scan(&user, &device, &name, &keys)
 		if asked := want[user]; err == nil && (len(asked) == 0 || slices.Contains(asked, device)) {
-			k.Devices[user][device] = named([]byte(keys), name)
+			k.Devices[user][device] = named(signatures.on([]byte(keys), user, string(device)), name)
 		}
 		return err
 	}, users)

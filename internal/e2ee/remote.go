@@ -88,7 +88,7 @@ func byServer[M ~map[id.UserID]V, V any](e *Encryption, of M) (parts map[id.Serv
 //
 // Spec: cs queryKeys
 func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, patience Patience) (*Keys, Failures, error) {
-	keys, err := e.QueryLocal(ctx, want)
+	keys, err := e.QueryLocal(ctx, asker, want)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -108,7 +108,7 @@ func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, pat
 	missing := make(Query)
 	for _, user := range others {
 		if v.current[user] {
-			keys.take(want, &remoteList{user: user, devices: v.kept[user]})
+			keys.take(want, v, &remoteList{user: user, devices: v.kept[user], crossed: v.crossed[user]})
 		} else {
 			missing[user] = want[user]
 		}
@@ -120,12 +120,12 @@ func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, pat
 		mu.Lock()
 		defer mu.Unlock()
 		for _, l := range lists {
-			keys.take(want, l)
+			keys.take(want, v, l)
 		}
 		if err != nil && lists == nil {
 			for user := range parts[server] {
 				if kept, ok := v.kept[user]; ok {
-					keys.take(want, &remoteList{user: user, devices: kept})
+					keys.take(want, v, &remoteList{user: user, devices: kept, crossed: v.crossed[user]})
 				}
 			}
 		}
@@ -135,7 +135,7 @@ func (e *Encryption) Query(ctx context.Context, asker id.UserID, want Query, pat
 }
 
 // take adds what is known of a user of another server.
-func (k *Keys) take(want Query, l *remoteList) {
+func (k *Keys) take(want Query, v *view, l *remoteList) {
 	asked := want[l.user]
 	devices := make(map[id.DeviceID]json.RawMessage)
 	for _, d := range l.devices {
@@ -144,6 +144,7 @@ func (k *Keys) take(want Query, l *remoteList) {
 		}
 	}
 	k.Devices[l.user] = devices
+	k.add(l.user, "", l.crossed, v.signatures)
 }
 
 // describes reports whether what another server sent may be the identity keys of a device.

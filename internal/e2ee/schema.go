@@ -21,6 +21,9 @@ import (
 //
 // device_inbox has the messages that devices have yet to get, as clients see them, and crypto_devices.waiting their number; device_txns has
 // requests, and messages_seen EDUs, that are not to have an effect twice.
+//
+// cross_keys has the cross-signing keys of our users, and with remote_lists those of others. key_signatures has what our users signed: the target is
+// a user, whose key is named by a device or by itself. told_lists.signing is the position of the cross-signing keys that a server knows.
 var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	CREATE TABLE crypto_devices (
 		user_id TEXT NOT NULL,
@@ -130,6 +133,26 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 		PRIMARY KEY (origin, message_id)
 	) WITHOUT ROWID;
 	CREATE INDEX messages_seen_by_time ON messages_seen (at);
+`}, {Slice: "e2ee", Version: 4, SQL: `
+	CREATE TABLE cross_keys (
+		user_id TEXT NOT NULL,
+		purpose TEXT NOT NULL,
+		public TEXT NOT NULL,
+		content TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		PRIMARY KEY (user_id, purpose)
+	);
+	CREATE TABLE key_signatures (
+		target TEXT NOT NULL,
+		target_key TEXT NOT NULL,
+		signer TEXT NOT NULL,
+		signer_key TEXT NOT NULL,
+		signature TEXT NOT NULL,
+		pos BIGINT NOT NULL,
+		PRIMARY KEY (target, target_key, signer, signer_key)
+	);
+	CREATE INDEX key_signatures_by_signer ON key_signatures (signer, pos);
+	ALTER TABLE told_lists ADD COLUMN signing BIGINT NOT NULL DEFAULT 0;
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.
@@ -142,8 +165,10 @@ var (
 	stmtDropDevice    = sqldb.SQL(`DELETE FROM crypto_devices WHERE user_id = $1 AND device_id = $2`)
 	stmtDropOneTime   = sqldb.SQL(`DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = $2`)
 	stmtDropFallbacks = sqldb.SQL(`DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = $2`)
-	stmtDropInbox     = sqldb.SQL(`DELETE FROM device_inbox WHERE user_id = $1 AND device_id = $2`)
-	stmtDropNote      = sqldb.SQL(`DELETE FROM crypto_notes WHERE user_id = $1 AND device_id = $2`)
+	// What the device signed goes with what was signed of it.
+	stmtDropDeviceSigned = sqldb.SQL(`DELETE FROM key_signatures WHERE signer = $1 AND (target = $1 AND target_key = $2 OR signer_key = 'ed25519:' || $2)`)
+	stmtDropInbox        = sqldb.SQL(`DELETE FROM device_inbox WHERE user_id = $1 AND device_id = $2`)
+	stmtDropNote         = sqldb.SQL(`DELETE FROM crypto_notes WHERE user_id = $1 AND device_id = $2`)
 )
 
 // DevicesChanged follows what happens to devices, in its transaction: account.Config.DevicesChanged.
@@ -179,6 +204,7 @@ func DevicesChanged(tx *sqldb.Tx, pos sqldb.Pos, changes []account.DeviceChange)
 }
 
 func dropDevice(tx *sqldb.Tx, user id.UserID, device id.DeviceID) {
+	tx.Queue(stmtDropDeviceSigned, user, device)
 	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote, stmtDropInbox} {
 		tx.Queue(s, user, device)
 	}

@@ -164,6 +164,7 @@ func (p *parsedUpload) write(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID, device
 	}
 	if p.identity != nil && stored != string(p.identity.raw) {
 		tx.Queue(stmtSetKeys, user, device, string(p.identity.raw), pos)
+		tx.Queue(stmtDropDeviceSigned, user, device) // signatures were made of what it was
 		if stored != "" && !sameKeys([]byte(stored), p.identity.raw) {
 			tx.Queue(stmtDropOneTime, user, device)
 			tx.Queue(stmtDropFallbacks, user, device)

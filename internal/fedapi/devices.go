@@ -32,7 +32,7 @@ func (a *API) queryKeys(ctx context.Context, r *web.Request) (*web.Response, err
 	if body.Keys == nil {
 		return nil, mxerr.MissingParam("\"device_keys\" is missing.")
 	}
-	keys, err := a.Encryption.QueryLocal(ctx, only(body.Keys, r.Destination))
+	keys, err := a.Encryption.QueryLocal(ctx, "", only(body.Keys, r.Destination))
 	if err != nil {
 		return nil, err
 	}
@@ -129,4 +129,22 @@ func (n *news) direct(ctx context.Context, content json.RawMessage) error {
 		return err
 	}
 	return n.api.Encryption.Receive(ctx, sender, body.Type, body.ID, body.Messages)
+}
+
+// signing takes the cross-signing keys of a user of another server.
+//
+// Spec: ss End-to-End Encryption
+func (n *news) signing(ctx context.Context, content json.RawMessage) error {
+	var body struct {
+		User string `json:"user_id"`
+		e2ee.SigningUpload
+	}
+	if err := read(content, &body); err != nil {
+		return err
+	}
+	user, err := n.user(body.User)
+	if err != nil {
+		return err
+	}
+	return n.api.Encryption.RemoteSigning(ctx, user, body.SigningUpload)
 }

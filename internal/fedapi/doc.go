@@ -31,8 +31,7 @@
 // # What it refuses
 //
 // To sign for rooms as a policy server, and to give out media, of which nothing is stored: package web answers
-// M_UNRECOGNIZED. EDUs of types that nothing here is done with (m.signing_key_update) are passed over, as are
-// those of unknown types. It decides nothing about rooms (packages room and fedroom).
+// M_UNRECOGNIZED. EDUs of unknown types are passed over. It decides nothing about rooms (packages room and fedroom).
 //
 // # Locks
 //

@@ -38,6 +38,8 @@ func (a *API) takeEDUs(ctx context.Context, origin id.ServerName, edus []json.Ra
 			err = n.receipts(ctx, e.Content)
 		case "m.presence":
 			err = n.presence(ctx, e.Content)
+		case "m.signing_key_update", "org.matrix.signing_key_update":
+			err = n.signing(ctx, e.Content)
 		case "m.direct_to_device":
 			err = n.direct(ctx, e.Content)
 		case "m.device_list_update":

@@ -79,6 +79,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		TokenLifetime:       time.Duration(c.Session.AccessTokenLifetime),
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
 		DevicesChanged:      e2ee.DevicesChanged,
+		DeviceConflict:      e2ee.DeviceConflict,
 	})
 	if err != nil {
 		return nil, err

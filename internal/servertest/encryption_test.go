@@ -375,3 +375,163 @@ func TestFederatedToDevice(t *testing.T) {
 		}
 	})
 }
+
+// crossKey makes a cross-signing key and its description, signed by another key if there is one.
+func (c *Client) crossKey(purpose string, seed byte, by *sign.Key) (sign.Key, json.RawMessage) {
+	c.tb.Helper()
+	bytes := make([]byte, ed25519.SeedSize)
+	copy(bytes, c.User)
+	bytes[31] = seed
+	key, err := sign.FromSeed("ed25519:x", bytes)
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	public := sign.EncodeBase64(key.Public())
+	key.ID = sign.KeyID("ed25519:" + public)
+	object := M{"user_id": c.User, "usage": []string{purpose}, "keys": M{string(key.ID): public}}
+	if by == nil {
+		raw, err := json.Marshal(object)
+		if err != nil {
+			c.tb.Fatal(err)
+		}
+		return key, raw
+	}
+	return key, c.signed(*by, object)
+}
+
+// crossSigns publishes cross-signing keys.
+func (c *Client) crossSigns() (master, self, user sign.Key, masterObject json.RawMessage) {
+	c.tb.Helper()
+	master, m := c.crossKey("master", 1, nil)
+	self, s := c.crossKey("self_signing", 2, &master)
+	user, u := c.crossKey("user_signing", 3, &master)
+	c.OK("POST", "keys/device_signing/upload", M{"master_key": m, "self_signing_key": s, "user_signing_key": u})
+	return master, self, user, m
+}
+
+// signs adds a signature of the client's user to an object that somebody published.
+func (c *Client) signs(key sign.Key, object string) json.RawMessage {
+	c.tb.Helper()
+	var plain M
+	if err := json.Unmarshal([]byte(object), &plain); err != nil {
+		c.tb.Fatal(err)
+	}
+	delete(plain, "unsigned")
+	return c.signed(key, plain)
+}
+
+// asks returns the answer of a query for a user's keys.
+func (c *Client) asks(user string) *Answer {
+	c.tb.Helper()
+	return c.OK("POST", "keys/query", M{"device_keys": M{user: []string{}}})
+}
+
+// signedBy reports whether an object has a signature by a user's key.
+func signedBy(object gjson.Result, user string, key sign.KeyID) bool {
+	return At(object, "signatures", user, string(key)).Exists()
+}
+
+// Spec: cs uploadCrossSigningKeys
+// Spec: cs uploadCrossSigningSignatures
+func TestCrossSigning(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		alice, bob, carol := s.Register(t, "alice"), s.Register(t, "bob"), s.Register(t, "carol")
+		room := alice.CreateRoom(M{"preset": "public_chat"})
+		bob.Join(room)
+		carol.Join(room)
+		ring := alice.encrypts(0)
+		since := bob.Sync("").Next
+
+		// The first keys need no password, nor does saying the same again; the rest does.
+		_, orphan := alice.crossKey("self_signing", 2, &ring.key)
+		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "POST", "keys/device_signing/upload", M{"self_signing_key": orphan})
+		_, m := alice.crossKey("master", 1, nil)
+		alice.Fails(http.StatusBadRequest, "M_INVALID_SIGNATURE", "POST", "keys/device_signing/upload", M{"master_key": m, "self_signing_key": orphan})
+		master, self, user, m := alice.crossSigns()
+		alice.OK("POST", "keys/device_signing/upload", M{"master_key": m})
+		since = bob.untilChanged(since, alice)
+		_, other := alice.crossKey("master", 9, nil)
+		if a := alice.Do("POST", "keys/device_signing/upload", M{"master_key": other}); a.Status != http.StatusUnauthorized || !a.At("flows").IsArray() {
+			t.Errorf("a master key is replaced: %d %s", a.Status, a.Body)
+		}
+		if a := bob.asks(alice.User); !a.At("master_keys", alice.User).Exists() || !a.At("self_signing_keys", alice.User).Exists() || a.At("user_signing_keys", alice.User).Exists() {
+			t.Errorf("bob sees %s", a.Body)
+		}
+		if a := alice.asks(alice.User); !a.At("user_signing_keys", alice.User).Exists() {
+			t.Errorf("alice sees %s", a.Body)
+		}
+
+		// Alice signs her device, and the device her master key: everybody sees that.
+		device := alice.asks(alice.User).At("device_keys", alice.User, alice.Device).Raw
+		public := string(master.ID[len("ed25519:"):])
+		a := alice.OK("POST", "keys/signatures/upload", M{alice.User: M{
+			alice.Device: alice.signs(self, device), public: alice.signs(ring.key, string(m)), "NONE": alice.signs(self, device),
+		}})
+		if len(a.At("failures", alice.User).Map()) != 1 || a.At("failures", alice.User, "NONE", "errcode").Str != "M_NOT_FOUND" {
+			t.Errorf("failures: %s", a.Body)
+		}
+		since = bob.untilChanged(since, alice)
+		seen := bob.asks(alice.User)
+		if !signedBy(seen.At("device_keys", alice.User, alice.Device), alice.User, self.ID) || !signedBy(seen.At("master_keys", alice.User), alice.User, ring.key.ID) {
+			t.Errorf("bob sees %s", seen.Body)
+		}
+		a = alice.OK("POST", "keys/signatures/upload", M{alice.User: M{alice.Device: alice.signs(user, device)}})
+		if a.At("failures", alice.User, alice.Device, "errcode").Str != "M_INVALID_SIGNATURE" {
+			t.Errorf("a device signed by the wrong key: %s", a.Body)
+		}
+
+		// Alice vouches for bob: her devices see it, nobody else.
+		bobs, _, _, object := bob.crossSigns()
+		mine := alice.Sync("").Next
+		a = alice.OK("POST", "keys/signatures/upload", M{bob.User: M{string(bobs.ID[len("ed25519:"):]): alice.signs(user, string(object))}})
+		if len(a.At("failures").Map()) != 0 {
+			t.Errorf("failures: %s", a.Body)
+		}
+		alice.untilChanged(mine, bob)
+		if !signedBy(alice.asks(bob.User).At("master_keys", bob.User), alice.User, user.ID) {
+			t.Error("alice doesn't see whom she verified")
+		}
+		for _, c := range []*Client{bob, carol} {
+			if signedBy(c.asks(bob.User).At("master_keys", bob.User), alice.User, user.ID) {
+				t.Errorf("%s sees whom alice verified", c.User)
+			}
+		}
+
+		// With the password a new identity takes the place of the old one.
+		alice.Authenticated("POST", "keys/device_signing/upload", M{"master_key": other})
+		bob.untilChanged(since, alice)
+		seen = bob.asks(alice.User)
+		if seen.At("self_signing_keys", alice.User).Exists() || signedBy(seen.At("device_keys", alice.User, alice.Device), alice.User, self.ID) {
+			t.Errorf("what the old key vouched for is there: %s", seen.Body)
+		}
+	})
+}
+
+func TestFederatedCrossSigning(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		x := acrossTwo(t, n)
+		ring := x.alice.encrypts(0)
+		x.bob.eventually("alice's device is known", func() bool { return x.bob.devicesOf(x.alice.User).Get(x.alice.Device).Exists() })
+		_, self, _, _ := x.alice.crossSigns()
+		x.bob.eventually("alice has cross-signing keys", func() bool {
+			a := x.bob.asks(x.alice.User)
+			return a.At("master_keys", x.alice.User).Exists() && a.At("self_signing_keys", x.alice.User).Exists()
+		})
+		x.alice.OK("POST", "keys/signatures/upload", M{x.alice.User: M{x.alice.Device: x.alice.signs(self, string(ring.identity()))}})
+		x.bob.eventually("alice's device is signed", func() bool {
+			return signedBy(x.bob.asks(x.alice.User).At("device_keys", x.alice.User, x.alice.Device), x.alice.User, self.ID)
+		})
+		// Bob vouches for a user of another server.
+		_, _, user, _ := x.bob.crossSigns()
+		theirs := x.bob.asks(x.alice.User).At("master_keys", x.alice.User)
+		public := ""
+		theirs.Get("keys").ForEach(func(_, v gjson.Result) bool { public = v.Str; return false })
+		a := x.bob.OK("POST", "keys/signatures/upload", M{x.alice.User: M{public: x.bob.signs(user, theirs.Raw)}})
+		if len(a.At("failures").Map()) != 0 || !signedBy(x.bob.asks(x.alice.User).At("master_keys", x.alice.User), x.bob.User, user.ID) {
+			t.Errorf("bob's signature is lost: %s", a.Body)
+		}
+		if signedBy(x.alice.asks(x.alice.User).At("master_keys", x.alice.User), x.bob.User, user.ID) {
+			t.Error("alice sees that bob verified her")
+		}
+	})
+}
