@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
 	"myelin/internal/view"
@@ -232,9 +234,10 @@ func checkMembership(pdu *event.PDU, m graph.Membership, origin id.ServerName, r
 //
 // Spec: ss Restricted rooms
 func (a *API) checkSignatures(ctx context.Context, version *roomver.Version, pdu *event.PDU, origin id.ServerName) (*event.PDU, error) {
+	voucher, _ := id.ParseUserID(gjson.GetBytes(pdu.Content(), "join_authorised_via_users_server").Str)
 	for _, signer := range pdu.RequiredSigners() {
 		key, own := a.Ours.Key(signer)
-		if !own || signer == origin {
+		if !own || signer == origin || signer != voucher.Domain() {
 			continue
 		}
 		var err error

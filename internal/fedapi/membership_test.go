@@ -143,6 +143,14 @@ func TestJoinsAreRefused(t *testing.T) {
 		is := func(pdu *event.PDU) (string, []byte) { return at + esc(pdu.ID()), pdu.Raw() }
 		other.refused(400, "M_INVALID_PARAM", "PUT "+path, pdu.Raw()) // it speaks for another server
 		send(400, "M_INVALID_PARAM", at+"$another", pdu.Raw())
+		// In old versions a server may give its event the ID of one that exists, and gets neither that nor our signature.
+		old, _ := roomver.Get("1")
+		r1 := n.create(room.Creation{Version: old})
+		stolen, _ := p.completed("join", r1, p.user, old)
+		first := n.head(r1).Extremities[0].ID
+		copied, err := event.Seal(old, canon.With(nil, stolen.Raw(), "event_id", canon.AppendString(nil, string(first))), p.name, p.key)
+		must(t, err)
+		p.refused(400, "M_INVALID_PARAM", "PUT v2/send_join/"+esc(r1)+"/"+esc(first), copied.Raw())
 		send(404, "M_NOT_FOUND", "v2/send_join/!none:here.example/"+esc(pdu.ID()), pdu.Raw())
 		send(400, "M_INVALID_PARAM", "v2/send_join/"+esc(n.create(room.Creation{}))+"/"+esc(pdu.ID()), pdu.Raw())
 		send(400, "M_INVALID_PARAM", "v2/send_leave/"+esc(r)+"/"+esc(pdu.ID()), pdu.Raw())

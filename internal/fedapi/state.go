@@ -88,7 +88,7 @@ type telling struct {
 
 // tell answers with a state, piece by piece, once it is the asking server's turn.
 func (a *API) tell(ctx context.Context, to id.ServerName, t telling) (*web.Response, error) {
-	done, err := a.heavy.take(ctx, to)
+	done, err := a.heavy.take(ctx, id.ServerName(to.Host()))
 	if err != nil {
 		return nil, err
 	}

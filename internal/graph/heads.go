@@ -224,8 +224,8 @@ func (g *Graph) RoomNID(ctx context.Context, name id.RoomID) (nid RoomNID, ok bo
 	return nid, ok, nil
 }
 
-// NameRoom makes sure that a room has a number and that its version is known. It comes before outliers are stored of a room that
-// has no head yet.
+// NameRoom makes sure that a room has a number and this version. It comes before outliers are stored of a room that has no head yet; what an invite
+// claimed before does not count. It returns M_INVALID_PARAM for a room that has a head and is of another version.
 func (g *Graph) NameRoom(ctx context.Context, name id.RoomID, v *roomver.Version) (RoomNID, error) {
 	nid, known, err := g.RoomNID(ctx, name)
 	if err != nil {
@@ -239,7 +239,7 @@ func (g *Graph) NameRoom(ctx context.Context, name id.RoomID, v *roomver.Version
 		r.mu.Lock()
 		version := r.version
 		r.mu.Unlock()
-		if version != nil {
+		if version == v {
 			return nid, nil
 		}
 	} else if n, err := g.roomNIDs.Next(ctx); err != nil {
@@ -247,6 +247,7 @@ func (g *Graph) NameRoom(ctx context.Context, name id.RoomID, v *roomver.Version
 	} else {
 		nid = RoomNID(n)
 	}
+	held := ""
 	err = g.db.Write(ctx, func(tx *sqldb.Tx) error {
 		if _, err := tx.Exec(insertRoom, nid, name, v.ID); err != nil {
 			return err
@@ -254,11 +255,17 @@ func (g *Graph) NameRoom(ctx context.Context, name id.RoomID, v *roomver.Version
 		if _, err := tx.Get(roomByID, []any{name}, &nid, nil); err != nil {
 			return err
 		}
-		_, err := tx.Exec(nameRoom, nid, v.ID)
+		if _, err := tx.Exec(renameRoom, nid, v.ID); err != nil {
+			return err
+		}
+		_, err := tx.Get(roomByID, []any{name}, &nid, &held)
 		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("name room %s: %w", name, err)
+	}
+	if held != v.ID {
+		return 0, mxerr.InvalidParam("the room %s is of version %s, and not of version %s", name, held, v.ID)
 	}
 	r := g.remember(nid, name, v.ID)
 	r.mu.Lock()

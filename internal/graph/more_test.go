@@ -14,6 +14,7 @@ import (
 	"myelin/internal/sqldb/sqldbtest"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
+	"myelin/matrix/roomver"
 )
 
 // A head that is not durable yet names events; they must be found.
@@ -195,6 +196,16 @@ func TestMemberships(t *testing.T) {
 		if i := slices.IndexFunc(rows, func(m MemberRow) bool { return m.RoomID == oob.Room }); i < 0 || string(rows[i].Stripped) != "[]" {
 			t.Fatalf("bob's rows are %+v", rows)
 		}
+		// What the invite claims gives way to what the room turns out to be, until it is known.
+		v6, _ := roomver.Get("6")
+		nid := must(g.NameRoom(ctx, oob.Room, v6))(t)
+		if _, v, err := g.RoomID(ctx, nid); err != nil || v != v6 || nid != entries0(entries).room() {
+			t.Fatalf("room %d is of version %v, %v", nid, v, err)
+		}
+		if _, err := g.NameRoom(ctx, w.head.ID, v6); !mxerr.Is(err, mxerr.CodeInvalidParam) {
+			t.Fatalf("a room that is known became one of another version: %v", err)
+		}
+		must(g.NameRoom(ctx, oob.Room, v10))(t)
 		// The room becomes known.
 		if head := must(g.NewHead(ctx, oob.Room, v10))(t); head.Room != entries0(entries).room() {
 			t.Fatal("the room has another number now")

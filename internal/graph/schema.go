@@ -245,6 +245,8 @@ func written[K any](m *multi, tx *sqldb.Tx, args []any, each func(first K)) erro
 var (
 	insertRoom = sqldb.SQL(`INSERT INTO rooms (room_nid, room_id, version) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
 	nameRoom   = sqldb.SQL(`UPDATE rooms SET version = $2 WHERE room_nid = $1 AND version = ''`)
+	// What was said of a room that this server was not in gives way to what it finds there.
+	renameRoom = sqldb.SQL(`UPDATE rooms SET version = $2 WHERE room_nid = $1 AND NOT EXISTS (SELECT 1 FROM heads WHERE room_nid = $1)`)
 	roomByID   = sqldb.SQL(`SELECT room_nid, version FROM rooms WHERE room_id = $1`)
 	roomByNID  = sqldb.SQL(`SELECT room_id, version FROM rooms WHERE room_nid = $1`)
 

@@ -300,8 +300,10 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 		return nil, err
 	}
 	commit := &graph.Commit{Prev: j.head, Next: next, Events: []*graph.Event{e}, Filled: filled}
-	for _, g := range gone {
-		commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
+	if e.Flags&graph.Rejected == 0 { // what a rejected event names need not exist
+		for _, g := range gone {
+			commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
+		}
 	}
 	return commit, j.redactions(ctx, commit, e, before)
 }

@@ -122,10 +122,16 @@ func (r *Rooms) Accept(ctx context.Context, pdu *event.PDU) (*graph.Event, error
 		return nil, mxerr.Forbidden("the event was refused before")
 	}
 	e, ok, err := r.cfg.Graph.Event(ctx, pdu.ID())
-	if err == nil && !ok {
-		err = mxerr.NotFound("the event %s is gone", pdu.ID())
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, mxerr.NotFound("the event %s is gone", pdu.ID())
+	case e.PDU.Key() != pdu.Key() || e.PDU.Sender() != pdu.Sender() || e.PDU.Membership() != pdu.Membership():
+		// In versions 1 and 2 an event's ID is what its server makes it.
+		return nil, mxerr.InvalidParam("there is another event with the ID %s", pdu.ID())
 	}
-	return e, err
+	return e, nil
 }
 
 // vouch checks once more that the user meets the conditions of a restricted room, and signs.
