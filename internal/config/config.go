@@ -109,6 +109,10 @@ type Federation struct {
 	// The servers that this one does not talk to, in the same form. What stands here is refused whatever
 	// federation.allow says.
 	Deny []string `toml:"deny"`
+
+	// Servers whose word is taken for the signing keys of servers that do not answer. Needed to read rooms whose
+	// servers are gone. Choose those whose operators you trust; none is asked unless it stands here.
+	Notaries []string `toml:"notaries"`
 }
 
 // Session is about access tokens.

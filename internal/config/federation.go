@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"myelin/matrix/id"
 )
 
 // checkFederation looks at the keys about other servers. It opens no file.
@@ -32,6 +34,11 @@ func (c *Config) checkFederation(wrong func(key, format string, args ...any)) {
 	for _, s := range f.AllowNetworks {
 		if _, err := parseNetwork(s); err != nil {
 			wrong("federation.allow_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
+		}
+	}
+	for _, name := range f.Notaries {
+		if _, err := id.ParseServerName(name); err != nil {
+			wrong("federation.notaries", "%q is not the name of a server; write a name such as example.org", name)
 		}
 	}
 	for _, list := range []struct {

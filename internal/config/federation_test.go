@@ -61,6 +61,8 @@ func TestFederationKeys(t *testing.T) {
 		"TLS without a port":     {options("federation.tls_cert=/a", "federation.tls_key=/b"), []string{"federation.tls_cert", "federation.listen", ":8448"}},
 		"not a network":          {options("federation.allow_networks=10.0.0"), []string{"federation.allow_networks", "10.0.0.0/8"}},
 		"a URL for a server":     {options("federation.deny=https://evil.example"), []string{"federation.deny", "*.example.org"}},
+		"notaries":               {options("federation.notaries=notary.example.org,192.0.2.1:8448"), nil},
+		"a network of notary":    {options("federation.notaries=*.example.org"), []string{"federation.notaries", "example.org"}},
 		"a user for a server":    {options("federation.allow=@a:b"), []string{"federation.allow", "example.org"}},
 		"an empty server":        {Sources{File: write(t, "[federation]\nallow = ['']")}, []string{"federation.allow", "example.org"}},
 		"an endless server name": {options("federation.allow=" + strings.Repeat("a", maxServerGlob+1)), []string{"federation.allow"}},

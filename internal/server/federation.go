@@ -29,7 +29,7 @@ func (k *core) openClient(ctx context.Context) error {
 	k.client, err = fedclient.Open(ctx, fedclient.Config{
 		DB: k.db, Ours: k.ours, Log: k.log, Metrics: k.registry,
 		Dial: k.own.Dial, Lookup: k.own.Resolver, Roots: roots, AllowNetworks: f.Networks(), Allow: f.Allow, Deny: deny,
-		UserAgent: "Myelin/" + k.own.Version,
+		UserAgent: "Myelin/" + k.own.Version, Notaries: notaries(f.Notaries),
 		Heard: func(name id.ServerName) {
 			if k.heard != nil {
 				k.heard(name)
@@ -41,6 +41,14 @@ func (k *core) openClient(ctx context.Context) error {
 	}
 	k.closers = append(k.closers, func() error { k.client.Close(); return nil })
 	return nil
+}
+
+func notaries(names []string) []id.ServerName {
+	out := make([]id.ServerName, len(names))
+	for i, name := range names {
+		out[i] = id.ServerName(name)
+	}
+	return out
 }
 
 // openFederation builds the slices about other servers, on top of those about rooms.
