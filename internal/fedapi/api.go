@@ -57,8 +57,8 @@ type API struct {
 // Bounds of what is under way at once.
 const (
 	transactionsAtOnce = 1 // of one server: it waits for the answer of one before it sends the next
-	heavyAtOnce        = 2 // of one server
-	answersAtOnce      = 8
+	heavyAtOnce        = 2 // of one host, whatever the port
+	answersAtOnce      = 32
 )
 
 // New returns an API over the slices in c.
