@@ -58,6 +58,8 @@ type Federated struct {
 	acls *otter.Cache[graph.EventNID, *acl]
 	// residents holds a member of ours who was in the room last time.
 	residents *otter.Cache[graph.RoomNID, resident]
+	// stock bounds what waits.
+	stock stock
 	// wake tells the repair of new events that wait.
 	wake chan struct{}
 	// joined tells of a room that was joined with a part of its state.

@@ -30,6 +30,8 @@ const (
 	maxPool = 2000
 	// maxGrafts is how often the state is taken from another server.
 	maxGrafts = 10
+	// maxForged is how many events are asked for of which there is a copy with a wrong signature.
+	maxForged = 5
 	// serversAsked is how many servers are asked one after the other for the same.
 	serversAsked = 5
 	// strictFor is after how many attempts a state is taken that lacks events to which there are no keys.
@@ -50,6 +52,8 @@ type mend struct {
 	lacks map[id.EventID]*room.Missing
 	// lost are events that can have no place in the room, and why.
 	lost map[id.EventID]error
+	// forged are staged events of which this server has only a copy that its signers did not sign.
+	forged map[id.EventID]bool
 	// chased are events whose auth chain was asked for.
 	chased map[id.EventID]bool
 	// sought are missing ancestors that servers were asked for one by one.
@@ -90,7 +94,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
-		drained: map[id.ServerName]bool{},
+		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{},
 	}
 	var origins []id.ServerName
 	for _, s := range waiting {
@@ -146,8 +150,8 @@ func (f *Federated) floor(ctx context.Context, room graph.RoomNID) (int64, error
 
 // entrance reports whether an event is a join of a user of ours, which if it follows a gap was made with the help of another server.
 func (f *Federated) entrance(p *event.PDU) bool {
-	user, err := id.ParseUserID(p.Key().StateKey)
-	return p.Type() == "m.room.member" && err == nil && f.cfg.Ours.Is(user.Domain()) && p.Membership() == string(graph.Join)
+	return p.Type() == "m.room.member" && p.Key().StateKey == string(p.Sender()) && f.cfg.Ours.Is(p.Sender().Domain()) &&
+		p.Membership() == string(graph.Join)
 }
 
 // take checks the staged events.
@@ -162,10 +166,21 @@ func (m *mend) take(ctx context.Context, waiting []staged) {
 		switch {
 		case errs[i] == nil:
 			m.pool[p.ID()] = p
+		case faulty && fault.Kind == fedclient.FaultSignature:
+			m.forged[waiting[i].event] = true
 		case faulty && !fault.Retry():
 			m.lost[waiting[i].event] = errs[i]
 		default:
 			m.note(errs[i])
+		}
+	}
+	for i, e := range slices.Sorted(maps.Keys(m.forged)) {
+		if i == maxForged || ctx.Err() != nil {
+			return
+		}
+		if found, err := m.seek(ctx, e); err == nil && found != nil {
+			m.pool[e] = found
+			delete(m.forged, e)
 		}
 	}
 }
@@ -535,6 +550,9 @@ func (m *mend) fates(ctx context.Context, waiting []staged) []fate {
 			outcome = "given_up"
 		case m.stored(ctx, s.event):
 			fates = append(fates, fate{staged: s, done: true})
+		case m.forged[s.event]:
+			fates = append(fates, fate{staged: s, forged: true})
+			outcome = "forged"
 		default:
 			x := s.later(m.why(s.event), m.notBefore)
 			if x.giveUp {

@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics count what other servers cost and what they give. Labels are closed sets.
 type metrics struct {
 	received *prometheus.CounterVec // outcome: accepted, soft_failed, rejected, refused, staged
-	repairs  *prometheus.CounterVec // outcome: healed, postponed, given_up
+	repairs  *prometheus.CounterVec // outcome: healed, postponed, given_up, forged
 	joins    *prometheus.CounterVec // outcome: joined, failed
 	fetched  prometheus.Counter
 	grafts   prometheus.Counter

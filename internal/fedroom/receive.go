@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/tidwall/gjson"
 	"golang.org/x/sync/errgroup"
@@ -104,7 +105,7 @@ func (b *batch) receive(ctx context.Context) {
 	for i, r := range b.f.cfg.Rooms.ReceiveAll(ctx, b.room, pdus) {
 		if _, ok := errors.AsType[*room.Missing](r.Err); ok {
 			p := pdus[i]
-			waiting = append(waiting, staged{room: b.room, event: p.ID(), body: p.Raw()})
+			waiting = append(waiting, staged{room: b.room, event: p.ID(), body: p.Raw(), proof: proofOf(p, true)})
 			continue
 		}
 		b.out[at[i]].Err = r.Err
@@ -112,7 +113,29 @@ func (b *batch) receive(ctx context.Context) {
 			b.f.metrics.received.WithLabelValues(verdicts[r.Verdict]).Inc()
 		}
 	}
-	b.stage(ctx, waiting)
+	b.stage(ctx, head, waiting)
+}
+
+// mark says of events that wait whether the server that sent them is in the room as far as is known here.
+func (b *batch) mark(ctx context.Context, head *graph.Head, waiting []staged) error {
+	if len(waiting) == 0 {
+		return nil
+	}
+	for _, raw := range b.raws {
+		// The list of a large room's servers isn't needed where a member speaks.
+		sender, err := id.ParseUserID(gjson.GetBytes(raw, "sender").Str)
+		if err == nil && sender.Domain() == b.origin && head.State.Membership(sender) == graph.Join {
+			return nil
+		}
+	}
+	servers, err := b.f.cfg.Graph.Servers(ctx, head.Room)
+	if err != nil {
+		return err
+	}
+	for i := range waiting {
+		waiting[i].outsider = !slices.Contains(servers, b.origin)
+	}
+	return nil
 }
 
 var verdicts = map[room.Verdict]string{room.Accepted: "accepted", room.SoftFailed: "soft_failed", room.Rejected: "rejected"}
@@ -126,7 +149,15 @@ func (b *batch) check(ctx context.Context, v *roomver.Version) (pdus []*event.PD
 		switch {
 		case faulty && fault.Retry() && fault.Event != "":
 			o.Event = fault.Event
-			waiting = append(waiting, staged{room: b.room, event: fault.Event, body: b.raws[i]})
+			// What isn't part of the event is not kept.
+			switch p, err := event.Parse(v, b.raws[i]); {
+			case err != nil:
+				o.Err = err
+			case p.RoomID() != b.room:
+				o.Err = mxerr.InvalidParam("the event is of another room than its room_id says")
+			default:
+				waiting = append(waiting, staged{room: b.room, event: p.ID(), body: p.Raw(), proof: proofOf(p, false)})
+			}
 		case errs[i] != nil:
 			if faulty {
 				o.Event = fault.Event
@@ -152,8 +183,12 @@ func (b *batch) name(_ context.Context, v *roomver.Version) {
 }
 
 // stage keeps what waits.
-func (b *batch) stage(ctx context.Context, waiting []staged) {
-	refused, err := b.f.stage(ctx, b.origin, waiting)
+func (b *batch) stage(ctx context.Context, head *graph.Head, waiting []staged) {
+	var refused map[id.EventID]error
+	err := b.mark(ctx, head, waiting)
+	if err == nil {
+		refused, err = b.f.stage(ctx, b.origin, waiting)
+	}
 	for _, s := range waiting {
 		for _, i := range b.at {
 			if b.out[i].Event != s.event {

@@ -6,7 +6,8 @@ import "myelin/internal/sqldb"
 //
 // staged holds events of other servers that can't be judged yet: something that they refer to, or a key, is missing. tries counts
 // attempts to get that; the next one is due at next. given_up names those for which that was in vain, and why.
-// All times are in milliseconds.
+// All times are in milliseconds. host is the origin without its port, by which what one machine may stage is bounded, outsider says that the
+// origin had nobody in the room, proof is how much of the copy is known to be genuine, and size is that of the body in bytes.
 var migrations = []sqldb.Migration{{Slice: "fedroom", Version: 1, SQL: `
 	CREATE TABLE staged (
 		room_id TEXT NOT NULL,
@@ -30,17 +31,32 @@ var migrations = []sqldb.Migration{{Slice: "fedroom", Version: 1, SQL: `
 		PRIMARY KEY (room_id, event_id)
 	) WITHOUT ROWID;
 	CREATE INDEX given_up_by_time ON given_up (at);
+`}, {Slice: "fedroom", Version: 2, SQL: `
+	ALTER TABLE staged ADD COLUMN host TEXT NOT NULL DEFAULT '';
+	ALTER TABLE staged ADD COLUMN outsider BIGINT NOT NULL DEFAULT 0;
+	ALTER TABLE staged ADD COLUMN proof BIGINT NOT NULL DEFAULT 0;
+	ALTER TABLE staged ADD COLUMN size BIGINT NOT NULL DEFAULT 0;
+	UPDATE staged SET host = origin, size = LENGTH(body);
+	DROP INDEX staged_by_time;
+	DROP INDEX staged_by_origin;
+	CREATE INDEX staged_by_room ON staged (room_id, outsider, next, host, since);
+	CREATE INDEX staged_by_host ON staged (host, outsider, size);
 `}}
 
 var (
-	insertStaged = sqldb.SQL(`INSERT INTO staged (room_id, event_id, origin, since, tries, next, body) VALUES ($1, $2, $3, $4, 0, $5, $6)
-		ON CONFLICT (room_id, event_id) DO NOTHING`)
-	countStaged = sqldb.SQL(`SELECT COUNT(*) FROM staged WHERE origin = $1`)
+	// A copy takes the place of one of which less is proven.
+	insertStaged = sqldb.SQL(`INSERT INTO staged (room_id, event_id, origin, since, tries, next, body, host, outsider, proof, size)
+		VALUES ($1, $2, $3, $4, 0, $5, $6, $7, $8, $9, $10)
+		ON CONFLICT (room_id, event_id) DO UPDATE SET origin = excluded.origin, tries = 0, next = excluded.next, body = excluded.body,
+			host = excluded.host, outsider = excluded.outsider, proof = excluded.proof, size = excluded.size
+		WHERE staged.proof < excluded.proof`)
+	countStaged = sqldb.SQL(`SELECT COUNT(*), CAST(COALESCE(SUM(outsider), 0) AS BIGINT), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM staged WHERE host = $1`)
+	sumStaged   = sqldb.SQL(`SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM staged`)
 	stagedRooms = sqldb.SQL(`SELECT room_id, MIN(next) FROM staged GROUP BY room_id ORDER BY MIN(next) LIMIT $1`)
-	stagedIn    = sqldb.SQL(`SELECT event_id, origin, since, tries, body FROM staged WHERE room_id = $1 AND next <= $2 ORDER BY since LIMIT $3`)
+	stagedIn    = sqldb.SQL(`SELECT event_id, origin, since, tries, outsider, proof, body FROM staged WHERE room_id = $1 AND next <= $2 ORDER BY since LIMIT $3`)
 	dropStaged  = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = ANY($2)`)
 	postpone    = sqldb.SQL(`UPDATE staged SET tries = tries + 1, next = $3 WHERE room_id = $1 AND event_id = ANY($2)`)
-	hurry       = sqldb.SQL(`UPDATE staged SET next = $2 WHERE room_id = $1 AND next > $2 AND tries < $3`)
+	forget      = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = $2 AND origin = $3 AND proof = $4`)
 
 	insertGivenUp = sqldb.SQL(`INSERT INTO given_up (room_id, event_id, origin, since, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (room_id, event_id) DO UPDATE SET at = excluded.at, reason = excluded.reason`)
