@@ -30,8 +30,7 @@
 //
 // # What it refuses
 //
-// To sign for rooms as a policy server, and to give out media, of which nothing is stored: package web answers
-// M_UNRECOGNIZED. EDUs of unknown types are passed over. It decides nothing about rooms (packages room and fedroom).
+// To sign for rooms as a policy server: package web answers M_UNRECOGNIZED. EDUs of unknown types are passed over. It decides nothing about rooms (packages room and fedroom).
 //
 // # Locks
 //
