@@ -34,6 +34,8 @@ const (
 	maxForged = 5
 	// serversAsked is how many servers are asked one after the other for the same.
 	serversAsked = 5
+	// originsAsked is how many of them are servers that sent what waits.
+	originsAsked = 2
 	// strictFor is after how many attempts a state is taken that lacks events to which there are no keys.
 	strictFor = 6
 )
@@ -96,21 +98,22 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
 		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{},
 	}
-	var origins []id.ServerName
+	budget := outsiderTime
 	for _, s := range waiting {
-		origins = append(origins, s.origin)
+		if !s.outsider {
+			budget = repairTime
+		}
 		m.place.lenient = m.place.lenient || s.tries >= strictFor
 		// Who has just sent something is there, however the last question to it ended.
 		m.place.urgent = m.place.urgent || s.tries == 0
 	}
-	if m.servers, err = f.servers(ctx, head.Room, origins...); err != nil {
+	if m.servers, err = f.whom(ctx, head.Room, waiting); err != nil {
 		return err
 	}
-	m.servers = m.servers[:min(len(m.servers), serversAsked)]
 	if m.floor, err = f.floor(ctx, head.Room); err != nil {
 		return err
 	}
-	attempt, cancel := context.WithTimeout(ctx, repairTime)
+	attempt, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	m.take(attempt, waiting)
 	if err := m.run(attempt); err != nil && attempt.Err() == nil {
@@ -118,6 +121,28 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	}
 	m.late = attempt.Err() != nil
 	return f.settle(ctx, room, m.fates(ctx, waiting))
+}
+
+// whom returns the servers that are asked in one attempt: a few of those that sent what waits, first those that are in the room, then others of
+// the room. Whoever sends a lot under many names doesn't keep the room's own servers from being asked.
+func (f *Federated) whom(ctx context.Context, room graph.RoomNID, waiting []staged) ([]id.ServerName, error) {
+	residents, err := f.cfg.Graph.Servers(ctx, room)
+	if err != nil {
+		return nil, err
+	}
+	var inside, outside []id.ServerName
+	for _, s := range waiting {
+		switch {
+		case slices.Contains(inside, s.origin) || slices.Contains(outside, s.origin):
+		case slices.Contains(residents, s.origin):
+			inside = append(inside, s.origin)
+		default:
+			outside = append(outside, s.origin)
+		}
+	}
+	origins := f.permitted(append(inside, outside...))
+	servers := f.permitted(slices.Concat(origins[:min(len(origins), originsAsked)], residents))
+	return servers[:min(len(servers), serversAsked)], nil
 }
 
 // gapsLookedAt bounds the gaps by which the floor is found.

@@ -17,6 +17,10 @@ const (
 	repairsAtOnce = 8
 	// repairTime bounds one attempt at one room.
 	repairTime = 5 * time.Minute
+	// outsiderRepairs and outsiderTime bound the repair of rooms where all that waits is from servers with nobody in them: one that has just
+	// joined needs no more, and others have only a part of the places.
+	outsiderRepairs = 2
+	outsiderTime    = 30 * time.Second
 	// look is how often the repair looks for what another node staged.
 	look = 10 * time.Second
 	// firstPause and maxPause bound the time between two attempts, which doubles.
@@ -33,17 +37,22 @@ func (f *Federated) repairAll(ctx context.Context, _ *work.Lease) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	places := make(chan struct{}, repairsAtOnce)
-	finished := make(chan id.RoomID, repairsAtOnce)
+	finished := make(chan due, repairsAtOnce)
 	busy := make(map[id.RoomID]bool)
+	outsiders := 0 // of the busy
 	for {
-		rooms, err := f.dueRooms(ctx, dueAtOnce)
+		rooms, err := f.dueRooms(ctx, false, dueAtOnce)
+		if err != nil {
+			return err
+		}
+		more, err := f.dueRooms(ctx, true, dueAtOnce)
 		if err != nil {
 			return err
 		}
 		next := time.Now().Add(look)
-		for _, d := range rooms {
+		for _, d := range append(rooms, more...) {
 			at := time.UnixMilli(d.at)
-			if busy[d.room] || len(places) == cap(places) {
+			if busy[d.room] || len(places) == cap(places) || d.outsiders && outsiders == outsiderRepairs {
 				continue
 			}
 			if at.After(time.Now()) {
@@ -53,9 +62,12 @@ func (f *Federated) repairAll(ctx context.Context, _ *work.Lease) error {
 				continue
 			}
 			busy[d.room] = true
+			if d.outsiders {
+				outsiders++
+			}
 			places <- struct{}{}
 			running.Go(func() {
-				defer func() { finished <- d.room; <-places }()
+				defer func() { finished <- d; <-places }()
 				f.repairOne(ctx, d.room)
 			})
 		}
@@ -65,8 +77,11 @@ func (f *Federated) repairAll(ctx context.Context, _ *work.Lease) error {
 			timer.Stop()
 			drain(&running, finished)
 			return ctx.Err()
-		case room := <-finished:
-			delete(busy, room)
+		case d := <-finished:
+			delete(busy, d.room)
+			if d.outsiders {
+				outsiders--
+			}
 		case <-f.wake:
 		case <-timer.C:
 		}
@@ -75,7 +90,7 @@ func (f *Federated) repairAll(ctx context.Context, _ *work.Lease) error {
 }
 
 // drain lets the attempts end that were under way.
-func drain(running *sync.WaitGroup, finished <-chan id.RoomID) {
+func drain(running *sync.WaitGroup, finished <-chan due) {
 	done := make(chan struct{})
 	go func() { running.Wait(); close(done) }()
 	for {

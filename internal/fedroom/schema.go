@@ -52,11 +52,16 @@ var (
 		WHERE staged.proof < excluded.proof`)
 	countStaged = sqldb.SQL(`SELECT COUNT(*), CAST(COALESCE(SUM(outsider), 0) AS BIGINT), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM staged WHERE host = $1`)
 	sumStaged   = sqldb.SQL(`SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM staged`)
-	stagedRooms = sqldb.SQL(`SELECT room_id, MIN(next) FROM staged GROUP BY room_id ORDER BY MIN(next) LIMIT $1`)
-	stagedIn    = sqldb.SQL(`SELECT event_id, origin, since, tries, outsider, proof, body FROM staged WHERE room_id = $1 AND next <= $2 ORDER BY since LIMIT $3`)
-	dropStaged  = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = ANY($2)`)
-	postpone    = sqldb.SQL(`UPDATE staged SET tries = tries + 1, next = $3 WHERE room_id = $1 AND event_id = ANY($2)`)
-	forget      = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = $2 AND origin = $3 AND proof = $4`)
+	stagedRooms = sqldb.SQL(`SELECT room_id, MIN(next) FROM staged GROUP BY room_id HAVING MIN(outsider) = $1 ORDER BY MIN(next) LIMIT $2`)
+	// Each host has its turn, so that the events of one don't hide those of another.
+	stagedIn = sqldb.SQL(`SELECT s.event_id, s.origin, s.since, s.tries, s.outsider, s.proof, s.body FROM staged s JOIN (
+			SELECT event_id, since, ROW_NUMBER() OVER (PARTITION BY host ORDER BY since, event_id) AS turn FROM staged
+			WHERE room_id = $1 AND next <= $2 ORDER BY turn, since, event_id LIMIT $3
+		) t ON t.event_id = s.event_id
+		WHERE s.room_id = $1 ORDER BY t.turn, t.since, s.event_id`)
+	dropStaged = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = ANY($2)`)
+	postpone   = sqldb.SQL(`UPDATE staged SET tries = tries + 1, next = $3 WHERE room_id = $1 AND event_id = ANY($2)`)
+	forget     = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = $2 AND origin = $3 AND proof = $4`)
 
 	insertGivenUp = sqldb.SQL(`INSERT INTO given_up (room_id, event_id, origin, since, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (room_id, event_id) DO UPDATE SET at = excluded.at, reason = excluded.reason`)

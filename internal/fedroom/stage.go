@@ -146,7 +146,7 @@ func (f *Federated) stage(ctx context.Context, origin id.ServerName, waiting []s
 	return refused, nil
 }
 
-// stagedOf loads events of a room whose turn it is, those that came first before the others.
+// stagedOf loads events of a room whose turn it is: of each host those that came first, and of all hosts as many.
 func (f *Federated) stagedOf(ctx context.Context, room id.RoomID, limit int) (found []staged, err error) {
 	err = f.cfg.DB.Read(ctx, func(tx *sqldb.Tx) error {
 		found = nil
@@ -169,18 +169,25 @@ func (f *Federated) stagedOf(ctx context.Context, room id.RoomID, limit int) (fo
 type due struct {
 	room id.RoomID
 	at   int64
+	// outsiders says that all that waits is from servers that are not in the room.
+	outsiders bool
 }
 
-// dueRooms lists rooms with staged events, those whose turn comes first before the others.
-func (f *Federated) dueRooms(ctx context.Context, limit int) (found []due, err error) {
+// dueRooms lists rooms with staged events, those whose turn comes first before the others: the rooms with events of servers that are in them, or
+// those where all that waits is from outsiders.
+func (f *Federated) dueRooms(ctx context.Context, outsiders bool, limit int) (found []due, err error) {
+	outsider := 0
+	if outsiders {
+		outsider = 1
+	}
 	err = f.cfg.DB.Read(ctx, func(tx *sqldb.Tx) error {
 		found = nil
 		return tx.Query(stagedRooms, func(r *sqldb.Row) error {
-			var d due
+			d := due{outsiders: outsiders}
 			err := r.Scan(&d.room, &d.at)
 			found = append(found, d)
 			return err
-		}, limit)
+		}, outsider, limit)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load rooms to repair: %w", err)
