@@ -41,13 +41,13 @@ type holding struct {
 	state  map[event.Key]string
 	ends   []string
 	byNID  map[graph.EventNID]string
-	// trouble is what could not be repaired.
-	trouble []string
+	// trouble is what could not be repaired, by event.
+	trouble map[string]string
 }
 
 var (
 	roomEvents = sqldb.SQL(`SELECT event_id, flags, ord IS NOT NULL, ts, body, event_nid FROM events WHERE room_nid = $1`)
-	troubles   = sqldb.SQL(`SELECT 'waits: ' || event_id FROM staged UNION ALL SELECT 'given up: ' || event_id || ' ' || reason FROM given_up`)
+	troubles   = sqldb.SQL(`SELECT event_id, 'it waits' FROM staged UNION ALL SELECT event_id, 'given up: ' || reason FROM given_up`)
 )
 
 // open reads what a server that has stopped holds. It is nil where it holds nothing.
@@ -72,7 +72,7 @@ func (w *world) open(s *town) *holding {
 	if err != nil {
 		return nil // known from an invite only
 	}
-	h := &holding{town: s, events: map[string]*held{}, state: map[event.Key]string{}, byNID: map[graph.EventNID]string{}}
+	h := &holding{town: s, events: map[string]*held{}, state: map[event.Key]string{}, byNID: map[graph.EventNID]string{}, trouble: map[string]string{}}
 	check(db.Read(ctx, func(tx *sqldb.Tx) error {
 		err := tx.Query(roomEvents, func(r *sqldb.Row) error {
 			e, in := &held{}, int64(0)
@@ -98,9 +98,9 @@ func (w *world) open(s *town) *holding {
 			return err
 		}
 		return tx.Query(troubles, func(r *sqldb.Row) error {
-			var line string
-			err := r.Scan(&line)
-			h.trouble = append(h.trouble, line)
+			var e, why string
+			err := r.Scan(&e, &why)
+			h.trouble[e] = why
 			return err
 		})
 	}))
@@ -163,8 +163,10 @@ func (w *world) judge(last string) {
 	w.samePast(residents, union)
 	w.promises(all, union)
 	for _, h := range residents {
-		for _, line := range h.trouble {
-			w.t.Errorf("%s has trouble: %s", h.town.name, line)
+		for e, trouble := range h.trouble {
+			if !h.has(e) { // what came by another way may have its turn later
+				w.t.Errorf("%s has trouble with %s: %s", h.town.name, e, trouble)
+			}
 		}
 	}
 	if w.t.Failed() {
@@ -224,11 +226,11 @@ func (w *world) public(e *held, residents []*holding) bool {
 	return false
 }
 
-// entry is the join by which a server last came into the room: one before which no user of the server was in it.
+// entry is the last join of a user of the server. Whether the server was in the room before, as far as it knew itself, is not for the room to tell.
 func (h *holding) entry() string {
 	var found *held
 	for _, e := range h.events {
-		if e.in && h.joins(e) && (found == nil || e.depth > found.depth) && !h.within(e) {
+		if e.in && h.joins(e) && (found == nil || e.depth > found.depth) {
 			found = e
 		}
 	}
@@ -241,16 +243,6 @@ func (h *holding) entry() string {
 // joins reports whether an event is the join of a user of the server.
 func (h *holding) joins(e *held) bool {
 	return e != nil && e.typ == "m.room.member" && string(id.UserID(e.key).Domain()) == h.town.name && gjson.GetBytes(e.body, "content.membership").Str == "join"
-}
-
-// within reports whether a user of the server was in the room before an event.
-func (h *holding) within(e *held) bool {
-	for _, nid := range e.before {
-		if h.joins(h.events[h.byNID[nid]]) {
-			return true
-		}
-	}
-	return false
 }
 
 // ancestors are an event and all before it.
@@ -309,13 +301,12 @@ func (w *world) samePast(residents []*holding, union map[string]*held) {
 // difference says in what the states before an event differ.
 func difference(a, b *holding, e string) string {
 	one, two := a.events[e].before, b.events[e].before
-	for k, x := range one {
-		if got := b.byNID[two[k]]; got != a.byNID[x] {
-			return fmt.Sprintf("%s %q is %s on %s, and %s on %s", k.Type, k.StateKey, a.byNID[x], a.town.name, got, b.town.name)
+	keys := maps.Clone(one)
+	maps.Copy(keys, two)
+	for k := range keys {
+		if x, y := a.byNID[one[k]], b.byNID[two[k]]; x != y {
+			return fmt.Sprintf("%s %q is %s on %s, and %s on %s", k.Type, k.StateKey, x, a.town.name, y, b.town.name)
 		}
-	}
-	if len(one) != len(two) {
-		return fmt.Sprintf("the state has %d entries on %s, and %d on %s", len(one), a.town.name, len(two), b.town.name)
 	}
 	return ""
 }
