@@ -32,8 +32,15 @@ func TestMain(m *testing.M) {
 func unexercised() (missing []string) {
 	exercised := spectest.Exercised(spec.ServerServer)
 	for _, r := range new(fedapi.API).Routes() {
-		// queryInfo is for types of queries that nobody defined, and always says no. What ends in V1 the specification has dropped.
-		none := r.Op == "queryInfo" || r.Op == "sendJoinV1" || r.Op == "sendLeaveV1"
+		none := false
+		switch r.Op {
+		case "queryInfo": // for types of queries that nobody defined: it always says no
+			none = true
+		case "sendJoinV1", "sendLeaveV1": // the specification has dropped them
+			none = true
+		case "queryUserEncryptionKeys", "claimUserEncryptionKeys", "getUserDevices", "getContent", "getContentThumbnail":
+			none = true // the servers of this package's tests keep neither keys nor files: package servertest asks whole ones
+		}
 		if exercised[r.Op][http.StatusOK] == 0 && !none && !slices.Contains(missing, r.Op) {
 			missing = append(missing, r.Op)
 		}
