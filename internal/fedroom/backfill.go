@@ -104,6 +104,7 @@ func (f *Federated) backfillFrom(ctx context.Context, p place, server id.ServerN
 		return 0, err
 	}
 	in := f.intake(p.room, p.version, server)
+	defer in.close()
 	for _, raw := range raws {
 		if err := in.add(ctx, raw, false); err != nil {
 			return 0, err

@@ -1,6 +1,7 @@
 package fedroom_test
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 
@@ -63,4 +64,38 @@ func TestRepairTakesTurns(t *testing.T) {
 			t.Error("the gap was not filled")
 		}
 	})
+}
+
+// What comes along with auth events and has no part in them is not kept.
+func TestIntakeKeepsWhatWasWanted(t *testing.T) {
+	w := newTown(t)
+	a, b, alice, bob, r := pair(t, w, nil)
+	junk := a.setState(r, alice, "m.room.topic", "", `{"topic":"nobody asked for this"}`)
+	a.setState(r, alice, "m.room.topic", "", `{"topic":"this is the topic"}`)
+	levels := a.setState(r, alice, "m.room.power_levels", "", `{"users":{"`+string(bob)+`":50}}`)
+	last := a.say(r, alice, "hello")
+	for _, op := range []string{"event_auth", "get_missing_events"} {
+		if n := a.count(op); n > 0 {
+			t.Fatalf("%s was asked for before", op)
+		}
+	}
+	a.liesTo(map[string]func(int, []byte) (int, []byte){
+		"event_auth": object(func(o map[string]any) {
+			o["auth_chain"] = append(o["auth_chain"].([]any), json.RawMessage(a.raw(junk)))
+		}),
+		"get_missing_events": func(int, []byte) (int, []byte) { return 404, []byte(`{"errcode":"M_UNRECOGNIZED"}`) },
+	})
+	a.deliver(b, last)
+	must(t, b.fed.Repair(t.Context(), r))
+	if n := a.count("event_auth"); n == 0 {
+		t.Error("the auth chain was not asked for")
+	}
+	for _, e := range []id.EventID{last, levels} {
+		if _, ok, _ := b.graph.Event(t.Context(), e); !ok {
+			t.Errorf("%s is not here", e)
+		}
+	}
+	if _, ok, _ := b.graph.Event(t.Context(), junk); ok {
+		t.Error("an event was stored that nothing refers to")
+	}
 }

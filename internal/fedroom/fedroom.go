@@ -10,6 +10,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"myelin/internal/account"
@@ -58,6 +59,8 @@ type Federated struct {
 	acls *otter.Cache[graph.EventNID, *acl]
 	// residents holds a member of ours who was in the room last time.
 	residents *otter.Cache[graph.RoomNID, resident]
+	// intakes is what the intakes may hold together, in bytes.
+	intakes *semaphore.Weighted
 	// stock bounds what waits.
 	stock stock
 	// wake tells the repair of new events that wait.
@@ -80,6 +83,7 @@ func Open(ctx context.Context, c Config) (*Federated, error) {
 		acls:      otter.Must(&otter.Options[graph.EventNID, *acl]{MaximumSize: 1000}),
 		residents: otter.Must(&otter.Options[graph.RoomNID, resident]{MaximumSize: 20_000}),
 		tired:     otter.Must(&otter.Options[graph.RoomNID, time.Time]{MaximumSize: 10_000}),
+		intakes:   semaphore.NewWeighted(maxIntakesBytes),
 		wake:      make(chan struct{}, 1),
 		joined:    make(chan struct{}, 1),
 	}

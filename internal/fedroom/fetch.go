@@ -20,6 +20,10 @@ const (
 	singlyAtMost = 100
 	// singlyAtOnce is how many of these are asked for at a time.
 	singlyAtOnce = 4
+	// leastForeign and foreignTimes bound what is missing of a state that another server tells of in a room whose state is known: so many events, or
+	// so many times as many as that state has. A state of the same room has much in common with it.
+	leastForeign = 10_000
+	foreignTimes = 4
 	// fetchTime bounds a question of the background that has a small answer.
 	fetchTime = time.Minute
 )
@@ -51,7 +55,11 @@ func (p place) call(server id.ServerName) fedclient.Call {
 }
 
 func placeOf(head *graph.Head, member id.UserID) place {
-	return place{room: head.ID, version: head.Version, origin: member.Domain(), atMost: maxIntake}
+	p := place{room: head.ID, version: head.Version, origin: member.Domain(), atMost: maxIntake}
+	if !head.Partial {
+		p.atMost = min(p.atMost, max(leastForeign, foreignTimes*head.State.Len()))
+	}
+	return p
 }
 
 // stateAt fetches the state before an event from one server: its IDs first, then those events that aren't here. It returns the state once all of it
@@ -80,6 +88,9 @@ func (f *Federated) stateAt(ctx context.Context, p place, server id.ServerName, 
 		return nil, misfitf("%d events of the state are missing", len(missing))
 	}
 	in := f.intake(p.room, p.version, server)
+	defer in.close()
+	// The answer has each event once, or twice where the state is part of the auth chain.
+	in.most = min(maxIntake, 2*(len(ids.State)+len(ids.AuthChain)))
 	if len(missing) > singlyAtMost {
 		err = f.cfg.Client.State(ctx, call, p.room, at, in.events(ctx))
 	} else {
@@ -94,7 +105,7 @@ func (f *Federated) stateAt(ctx context.Context, p place, server id.ServerName, 
 	if in.late > 0 && !p.lenient {
 		return nil, misfitf("the keys to %d events of the state can't be had now", in.late)
 	}
-	if _, err := in.store(ctx); err != nil {
+	if _, err := in.store(ctx, ids.State, ids.AuthChain); err != nil {
 		return nil, err
 	}
 	state, err := f.fit(ctx, p.room, ids.State)
@@ -193,6 +204,7 @@ func (f *Federated) authOf(ctx context.Context, p place, server id.ServerName, o
 	}
 	chain, err := f.cfg.Client.EventAuth(ctx, p.call(server), p.room, of.ID())
 	in := f.intake(p.room, p.version, server)
+	defer in.close()
 	switch {
 	case err == nil:
 		for _, raw := range chain {
@@ -206,7 +218,7 @@ func (f *Federated) authOf(ctx context.Context, p place, server id.ServerName, o
 	if err := in.flush(ctx); err != nil {
 		return err
 	}
-	if _, err := in.store(ctx); err != nil {
+	if _, err := in.store(ctx, of.AuthEvents()); err != nil {
 		return err
 	}
 	// The server may not know the event's chain, and have the events all the same.
@@ -214,13 +226,14 @@ func (f *Federated) authOf(ctx context.Context, p place, server id.ServerName, o
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	in = f.intake(p.room, p.version, server)
-	if err := f.singly(ctx, p, server, missing, in); err != nil {
+	rest := f.intake(p.room, p.version, server)
+	defer rest.close()
+	if err := f.singly(ctx, p, server, missing, rest); err != nil {
 		return err
 	}
-	if err := in.flush(ctx); err != nil {
+	if err := rest.flush(ctx); err != nil {
 		return err
 	}
-	_, err = in.store(ctx)
+	_, err = rest.store(ctx, missing)
 	return err
 }

@@ -23,10 +23,12 @@ const (
 	// maxIntake and maxIntakeBytes bound a room's state with its auth chain.
 	maxIntake      = 500_000
 	maxIntakeBytes = 512 << 20
+	// maxIntakesBytes bounds all intakes of the process together.
+	maxIntakesBytes = 1 << 30
 )
 
 // intake takes state and auth chain of a room as another server sends it: checks signatures in pieces while the rest arrives, drops what
-// doesn't pass, and keeps each event once.
+// doesn't pass, and keeps each event once. It must be closed.
 type intake struct {
 	f       *Federated
 	room    id.RoomID
@@ -41,7 +43,9 @@ type intake struct {
 	state   []id.EventID
 	byID    map[id.EventID]*event.PDU
 	inState map[id.EventID]bool
-	bytes   int
+	// most bounds the events, and bytes counts what they take.
+	most    int
+	bytes   int64
 	dropped int
 	// late counts those of the dropped whose keys are out of reach now: they may pass another time.
 	late int
@@ -50,7 +54,13 @@ type intake struct {
 }
 
 func (f *Federated) intake(room id.RoomID, v *roomver.Version, from id.ServerName) *intake {
-	return &intake{f: f, room: room, version: v, from: from, byID: make(map[id.EventID]*event.PDU), inState: make(map[id.EventID]bool)}
+	return &intake{f: f, room: room, version: v, from: from, most: maxIntake, byID: make(map[id.EventID]*event.PDU), inState: make(map[id.EventID]bool)}
+}
+
+// close gives back the share of the memory that all intakes have together.
+func (in *intake) close() {
+	in.f.intakes.Release(in.bytes)
+	in.bytes = 0
 }
 
 // events takes a streamed answer.
@@ -62,10 +72,15 @@ func (in *intake) events(ctx context.Context) fedclient.Events {
 }
 
 func (in *intake) add(ctx context.Context, raw []byte, state bool) error {
-	in.bytes += len(raw)
-	if in.bytes > maxIntakeBytes || len(in.all)+len(in.waiting) >= maxIntake {
+	size := int64(len(raw))
+	if in.bytes+size > maxIntakeBytes || len(in.all)+len(in.waiting) >= in.most {
 		return misfitf("the room's state is larger than this server takes")
 	}
+	// Who waited here for others would keep from them what they wait for.
+	if !in.f.intakes.TryAcquire(size) {
+		return misfitf("this server takes too much from others at the moment")
+	}
+	in.bytes += size
 	in.waiting, in.isState = append(in.waiting, raw), append(in.isState, state)
 	if len(in.waiting) < checkedAtOnce {
 		return nil
@@ -164,9 +179,10 @@ func (in *intake) admits(join *event.PDU, omitted bool) error {
 	return nil
 }
 
-// store keeps everything as outliers, and returns the state: what of it could be stored and isn't rejected.
-func (in *intake) store(ctx context.Context) ([]id.EventID, error) {
-	for part := range slices.Chunk(ancestorsFirst(in.all), storedAtOnce) {
+// store keeps as outliers what was wanted and what authorises it, and nothing else that came with it. It returns the state: what of it could be
+// stored and isn't rejected.
+func (in *intake) store(ctx context.Context, wanted ...[]id.EventID) ([]id.EventID, error) {
+	for part := range slices.Chunk(ancestorsFirst(in.reachable(slices.Concat(wanted...))), storedAtOnce) {
 		err := in.f.cfg.Rooms.Outliers(ctx, in.room, in.version, part)
 		if _, missing := errors.AsType[*room.Missing](err); missing {
 			in.drop(err)
@@ -179,6 +195,23 @@ func (in *intake) store(ctx context.Context) ([]id.EventID, error) {
 	fit, err := in.f.fit(ctx, in.room, in.state)
 	in.state = fit
 	return fit, err
+}
+
+// reachable returns those of the events that are wanted or in the auth chain of one that is.
+func (in *intake) reachable(wanted []id.EventID) []*event.PDU {
+	out := make([]*event.PDU, 0, len(in.all))
+	seen := make(map[id.EventID]bool, len(in.all))
+	for queue := wanted; len(queue) > 0; {
+		p := in.byID[queue[len(queue)-1]]
+		queue = queue[:len(queue)-1]
+		if p == nil || seen[p.ID()] {
+			continue
+		}
+		seen[p.ID()] = true
+		out = append(out, p)
+		queue = append(queue, p.AuthEvents()...)
+	}
+	return out
 }
 
 // fit returns those of the events that are stored, of the room, and not rejected.

@@ -112,6 +112,7 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 		return "", err
 	}
 	in := f.intake(req.Room, version, server)
+	defer in.close()
 	in.joining = true
 	started := time.Now()
 	joined, err := f.cfg.Client.SendJoin(ctx, fedclient.Call{Origin: user.Domain(), Destination: server, Urgent: true}, req.Room, join.ID(), join.Raw(), true, in.events(ctx))
@@ -127,7 +128,7 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	if err := in.admits(join, joined.MembersOmitted); err != nil {
 		return "", err
 	}
-	state, err := in.store(ctx)
+	state, err := in.store(ctx, in.state, join.AuthEvents())
 	if err != nil {
 		return "", err
 	}

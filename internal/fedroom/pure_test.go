@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tidwall/gjson"
+	"golang.org/x/sync/semaphore"
 
 	"myelin/internal/graph"
 	"myelin/matrix/event"
@@ -117,4 +118,28 @@ func FuzzTemplate(f *testing.F) {
 			t.Errorf("%s becomes %s", template, p.Raw())
 		}
 	})
+}
+
+// All intakes share one budget of memory, and give back what they took.
+func TestIntakesShareMemory(t *testing.T) {
+	f := &Federated{intakes: semaphore.NewWeighted(1000)}
+	v, _ := roomver.Get(roomver.Default)
+	first, second := f.intake("!a", v, "a.example"), f.intake("!b", v, "a.example")
+	raw := make([]byte, 400)
+	for _, in := range []*intake{first, second} {
+		if err := in.add(t.Context(), raw, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := second.add(t.Context(), raw, true); err == nil || !outside(err) {
+		t.Errorf("more than there is: %v", err)
+	}
+	first.close()
+	if err := second.add(t.Context(), raw, true); err != nil {
+		t.Errorf("after the other has ended: %v", err)
+	}
+	second.close()
+	if !f.intakes.TryAcquire(1000) {
+		t.Error("something was not given back")
+	}
 }

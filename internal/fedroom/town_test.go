@@ -223,6 +223,18 @@ func (s *server) lies(op string, change func(status int, body []byte) (int, []by
 	}
 }
 
+// liesTo has the server answer some operations otherwise.
+func (s *server) liesTo(changes map[string]func(status int, body []byte) (int, []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lie = func(r *http.Request, status int, body []byte) (int, []byte) {
+		if change := changes[operation(r)]; change != nil {
+			return change(status, body)
+		}
+		return status, body
+	}
+}
+
 // refuses has the server answer operations with an error.
 func (s *server) refuses(status int, code string, ops ...string) {
 	s.mu.Lock()
