@@ -140,7 +140,7 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	partial := joined.MembersOmitted || in.late > 0
 	err = f.cfg.Rooms.Adopt(ctx, room.Adoption{
 		Room: req.Room, Version: version, Join: join, State: state, Partial: partial,
-		Servers: f.permitted(append([]id.ServerName{server}, joined.Servers...)),
+		Servers: told(f.permitted(append([]id.ServerName{server}, joined.Servers...))),
 	})
 	if err != nil {
 		return "", fmt.Errorf("adopt %s: %w", req.Room, err)

@@ -3,6 +3,9 @@ package fedroom
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"myelin/internal/graph"
@@ -15,8 +18,16 @@ const (
 	completeLook = 30 * time.Second
 	// completePause is how long a room is left alone after all servers failed, in the beginning; it doubles up to maxPause.
 	completePause = 10 * time.Second
-	// completeTime bounds one attempt.
-	completeTime = 15 * time.Minute
+	// completeTime bounds one attempt, completeEach what one server has of it, and completeServers is how many are asked. The next attempt asks
+	// the next ones, and gives each more time: a very large room may need it.
+	completeTime    = 20 * time.Minute
+	completeEach    = 2 * time.Minute
+	completeServers = 10
+	// completeAtOnce is how many rooms are completed at a time.
+	completeAtOnce = 4
+	// maxTold and maxToldOf bound the servers that a join tells of, in all and by host.
+	maxTold   = 20_000
+	maxToldOf = 5
 	// soonTime and soonAtMost bound what a user who joins waits for besides the join.
 	soonTime   = 2 * time.Second
 	soonAtMost = 500
@@ -24,10 +35,19 @@ const (
 	partialAtOnce = 100
 )
 
-// completeAll fetches the rest of the state of rooms that were joined with a part of it, also after a restart, one room after the other.
+// completeAll fetches the rest of the state of rooms that were joined with a part of it, also after a restart. A room that is slow to complete
+// holds up one of a few places, and no other room.
 //
 // Spec: ss sendJoinV2
 func (f *Federated) completeAll(ctx context.Context, _ *work.Lease) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	type outcome struct {
+		room graph.PartialRoom
+		err  error
+	}
+	finished := make(chan outcome, completeAtOnce) // with a place for each, so that nobody waits to tell
+	busy := make(map[graph.RoomNID]bool)
 	failures := make(map[graph.RoomNID]int)
 	next := make(map[graph.RoomNID]time.Time)
 	ticker := time.NewTicker(completeLook)
@@ -38,25 +58,30 @@ func (f *Federated) completeAll(ctx context.Context, _ *work.Lease) error {
 			return err
 		}
 		for _, r := range rooms {
-			if time.Now().Before(next[r.Room]) {
+			if busy[r.Room] || len(busy) == completeAtOnce || time.Now().Before(next[r.Room]) {
 				continue
 			}
-			if err := f.completeOne(ctx, r, failures[r.Room] >= strictFor); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				pause := min(maxPause, completePause<<min(failures[r.Room], 20))
-				failures[r.Room]++
-				next[r.Room] = time.Now().Add(pause)
-				f.cfg.Log.WarnContext(ctx, "could not get the rest of a room's state", "room", r.RoomID, "err", err, "again_in", pause)
-				continue
-			}
-			delete(failures, r.Room)
-			delete(next, r.Room)
+			busy[r.Room] = true
+			failed := failures[r.Room]
+			running.Go(func() { finished <- outcome{r, f.completeOne(ctx, r, failed)} })
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case o := <-finished:
+			delete(busy, o.room.Room)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if o.err == nil {
+				delete(failures, o.room.Room)
+				delete(next, o.room.Room)
+				continue
+			}
+			pause := min(maxPause, completePause<<min(failures[o.room.Room], 20))
+			failures[o.room.Room]++
+			next[o.room.Room] = time.Now().Add(pause)
+			f.cfg.Log.WarnContext(ctx, "could not get the rest of a room's state", "room", o.room.RoomID, "err", o.err, "again_in", pause)
 		case <-f.joined:
 		case <-ticker.C:
 		}
@@ -69,7 +94,7 @@ func (f *Federated) Complete(ctx context.Context, room id.RoomID) error {
 	if err != nil || !ok {
 		return err
 	}
-	return f.completeOne(ctx, r, false)
+	return f.completeOne(ctx, r, 0)
 }
 
 // partial finds a room among those that were joined with a part of their state.
@@ -91,7 +116,7 @@ func (f *Federated) completeSoon(ctx context.Context, room id.RoomID) {
 	defer cancel()
 	r, ok, err := f.partial(ctx, room)
 	if err == nil && ok {
-		err = f.completeFrom(ctx, r, soonAtMost, false)
+		err = f.completeFrom(ctx, r, soonAtMost, 0)
 	}
 	if err == nil {
 		return
@@ -103,14 +128,20 @@ func (f *Federated) completeSoon(ctx context.Context, room id.RoomID) {
 	}
 }
 
-func (f *Federated) completeOne(ctx context.Context, r graph.PartialRoom, lenient bool) error {
+// completeOne makes one attempt, after some that failed.
+func (f *Federated) completeOne(ctx context.Context, r graph.PartialRoom, failed int) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("complete %s: panic: %v", r.RoomID, p)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
-	return f.completeFrom(ctx, r, maxIntake, lenient)
+	return f.completeFrom(ctx, r, maxIntake, failed)
 }
 
 // completeFrom fetches the state before the join from one of the servers that the join told of, unless more than so many events of it are missing.
-func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMost int, lenient bool) error {
+func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMost, failed int) error {
 	head, member, err := f.head(ctx, r.RoomID)
 	if err != nil {
 		return err
@@ -121,10 +152,16 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 	}
 	started := time.Now()
 	refused := new(refusals)
-	for _, server := range f.permitted(r.Servers) {
+	for _, server := range turnOf(f.permitted(r.Servers), failed) {
 		p := placeOf(head, member)
-		p.atMost, p.lenient = atMost, lenient
-		state, err := f.stateAt(ctx, p, server, r.Join)
+		p.atMost, p.lenient = atMost, failed >= strictFor
+		asking, cancel := context.WithTimeout(ctx, min(completeTime, completeEach<<min(failed, 8)))
+		state, err := f.stateAt(asking, p, server, r.Join)
+		late := err != nil && asking.Err() != nil && ctx.Err() == nil
+		cancel()
+		if late {
+			err = misfitf("it took too long to give the state")
+		}
 		if err == nil {
 			if err := f.cfg.Rooms.Complete(ctx, r.RoomID, state); err != nil {
 				return fmt.Errorf("complete %s: %w", r.RoomID, err)
@@ -141,4 +178,33 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 		return fmt.Errorf("complete %s: %w", r.RoomID, errNobody)
 	}
 	return refused.err("getting the room's state")
+}
+
+// turnOf returns the servers that an attempt asks, after some attempts that failed: the first ones first, and then those that follow.
+func turnOf(servers []id.ServerName, failed int) []id.ServerName {
+	if len(servers) <= completeServers {
+		return servers
+	}
+	from := failed * completeServers % len(servers)
+	return slices.Concat(servers[from:], servers[:from])[:completeServers]
+}
+
+// told returns those of the servers that a join tells of which are remembered, and not many of one host under different ports.
+func told(servers []id.ServerName) []id.ServerName {
+	seen := make(map[id.ServerName]bool)
+	hosts := make(map[string]int)
+	var out []id.ServerName
+	for _, s := range servers {
+		host := strings.ToLower(s.Host())
+		if len(out) == maxTold {
+			break
+		}
+		if seen[s] || hosts[host] == maxToldOf {
+			continue
+		}
+		seen[s] = true
+		hosts[host]++
+		out = append(out, s)
+	}
+	return out
 }

@@ -3,6 +3,8 @@ package fedroom_test
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"myelin/internal/graph"
 	"myelin/internal/room"
@@ -60,6 +62,61 @@ func TestPartialJoin(t *testing.T) {
 		same(t, r, a, b)
 		if e, ok, _ := b.graph.Event(t.Context(), said); !ok || e.Flags&(graph.Outlier|graph.Rejected|graph.SoftFailed) != 0 {
 			t.Error("a message of the time between is not part of the room")
+		}
+	})
+}
+
+// Servers of a room that don't answer hold up neither other rooms nor this one for ever, and a join isn't believed to name any number of them.
+func TestPartialJoinAmongTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		a, b := w.server("a.example"), w.server("b.example")
+		alice, bob := a.user("alice"), b.user("bob")
+		var names []any
+		for i := range 30 {
+			names = append(names, fmt.Sprintf("gone%d.example", i), fmt.Sprintf("busy.example:%d", 2000+i))
+		}
+		a.lies("*", func(status int, body []byte) (int, []byte) {
+			return object(func(o map[string]any) {
+				if o["servers_in_room"] != nil {
+					o["servers_in_room"] = names
+				}
+				if o["pdu_ids"] != nil {
+					clear(o)
+				}
+			})(status, body)
+		})
+		var rooms []id.RoomID
+		for range 3 {
+			r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+			a.crowd(r, 3)
+			_, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: bob}}, []id.ServerName{a.name})
+			must(t, err)
+			if !b.head(r).Partial {
+				t.Fatal("the join told of all members")
+			}
+			rooms = append(rooms, r)
+		}
+		servers, _, err := b.graph.ServersTold(t.Context(), b.head(rooms[0]).Room)
+		must(t, err)
+		busy := 0
+		for _, s := range servers {
+			if s.Host() == "busy.example" {
+				busy++
+			}
+		}
+		if busy != 5 || len(servers) != 36 {
+			t.Errorf("%d servers are remembered, %d of one host", len(servers), busy)
+		}
+		a.honest()
+		b.background()
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		for _, r := range rooms {
+			if b.head(r).Partial {
+				t.Error("a room is still partial")
+			}
+			same(t, r, a, b)
 		}
 	})
 }
