@@ -30,6 +30,7 @@ func (a *API) Routes() []web.Route {
 		a.spaceRoutes(),
 		a.ephemeralRoutes(),
 		a.encryptionRoutes(),
+		a.backupRoutes(),
 		a.mediaRoutes(),
 		a.streamRoutes(),
 		a.syncRoutes(),

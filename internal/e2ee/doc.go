@@ -1,11 +1,11 @@
 // Package e2ee keeps what clients need of a server to encrypt for each other: the identity keys of devices, one-time and
 // fallback keys to begin sessions with, word of whose keys changed, messages from device to device, and the keys and
-// signatures by which users vouch for devices and for each other. It can read nothing of what they encrypt.
+// signatures by which users vouch for devices and for each other, and backups of room keys. It can read nothing of what they encrypt.
 //
 // # Owns
 //
 // The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists,
-// key_outbox, device_inbox, device_txns, messages_seen, cross_keys and key_signatures; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
+// key_outbox, device_inbox, device_txns, messages_seen, cross_keys, key_signatures, backups and backup_keys; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
 //
 // # Invariants
 //
@@ -20,6 +20,7 @@
 //     stream. It is deleted when the device asks for what comes after it, and at no other time but when the inbox is full.
 //   - Others see the signatures that a user made of the user's own keys. What somebody signed of somebody else they see alone.
 //   - A cross-signing key has no device's ID, and no device the ID of such a key. A new key takes what the old one signed with it.
+//   - Keys are added to the current backup only, and the better one of two stays. What is deleted doesn't come back under its version.
 //
 // # Lists of devices
 //
@@ -46,5 +47,6 @@
 // Spec: ss Device Management
 // Spec: cs Send-to-Device messaging
 // Spec: cs Cross-signing
+// Spec: cs Server-side key backups
 // Spec: ss Send-to-device messaging
 package e2ee

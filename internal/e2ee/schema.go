@@ -2,6 +2,7 @@ package e2ee
 
 import (
 	"fmt"
+	"slices"
 
 	"myelin/internal/account"
 	"myelin/internal/sqldb"
@@ -23,7 +24,7 @@ import (
 // requests, and messages_seen EDUs, that are not to have an effect twice.
 //
 // cross_keys has the cross-signing keys of our users, and with remote_lists those of others. key_signatures has what our users signed: the target is
-// a user, whose key is named by a device or by itself. told_lists.signing is the position of the cross-signing keys that a server knows.
+// a user, whose key is named by a device or by itself. A row of backups stays when the backup is deleted, so that no version comes twice. told_lists.signing is the position of the cross-signing keys that a server knows.
 var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	CREATE TABLE crypto_devices (
 		user_id TEXT NOT NULL,
@@ -153,10 +154,33 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	);
 	CREATE INDEX key_signatures_by_signer ON key_signatures (signer, pos);
 	ALTER TABLE told_lists ADD COLUMN signing BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "e2ee", Version: 5, SQL: `
+	CREATE TABLE backups (
+		user_id TEXT NOT NULL,
+		version BIGINT NOT NULL,
+		algorithm TEXT NOT NULL,
+		auth_data TEXT NOT NULL,
+		etag BIGINT NOT NULL,
+		keys BIGINT NOT NULL,
+		deleted BIGINT NOT NULL,
+		PRIMARY KEY (user_id, version)
+	);
+	CREATE INDEX backups_deleted ON backups (user_id) WHERE deleted = 1 AND keys > 0;
+	CREATE TABLE backup_keys (
+		user_id TEXT NOT NULL,
+		version BIGINT NOT NULL,
+		room_id TEXT NOT NULL,
+		session_id TEXT NOT NULL,
+		first_index BIGINT NOT NULL,
+		forwarded BIGINT NOT NULL,
+		verified BIGINT NOT NULL,
+		data TEXT NOT NULL,
+		PRIMARY KEY (user_id, version, room_id, session_id)
+	) WITHOUT ROWID;
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.
-func Migrations() []sqldb.Migration { return migrations }
+func Migrations() []sqldb.Migration { return slices.Clone(migrations) }
 
 var (
 	stmtAddDevice = sqldb.SQL(`INSERT INTO crypto_devices (user_id, device_id, name, keys, pos) VALUES ($1, $2, $3, NULL, $4)
@@ -168,6 +192,8 @@ var (
 	// What the device signed goes with what was signed of it.
 	stmtDropDeviceSigned = sqldb.SQL(`DELETE FROM key_signatures WHERE signer = $1 AND (target = $1 AND target_key = $2 OR signer_key = 'ed25519:' || $2)`)
 	stmtDropInbox        = sqldb.SQL(`DELETE FROM device_inbox WHERE user_id = $1 AND device_id = $2`)
+	stmtEndCrossed       = sqldb.SQL(`DELETE FROM cross_keys WHERE user_id = $1`)
+	stmtEndSigned        = sqldb.SQL(`DELETE FROM key_signatures WHERE signer = $1`)
 	stmtDropNote         = sqldb.SQL(`DELETE FROM crypto_notes WHERE user_id = $1 AND device_id = $2`)
 )
 
@@ -201,6 +227,14 @@ func DevicesChanged(tx *sqldb.Tx, pos sqldb.Pos, changes []account.DeviceChange)
 		}
 	}
 	return nil
+}
+
+// Deactivated deletes what a user has here besides devices, in the transaction that ends the account: account.Config.Deactivated.
+func Deactivated(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID, _ bool) error {
+	tx.Queue(stmtEndBackups, user)
+	tx.Queue(stmtEndCrossed, user)
+	tx.Queue(stmtEndSigned, user)
+	return tellLocal(tx, pos, user)
 }
 
 func dropDevice(tx *sqldb.Tx, user id.UserID, device id.DeviceID) {

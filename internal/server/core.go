@@ -15,6 +15,7 @@ import (
 	"myelin/internal/config"
 	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
+	"myelin/internal/graph"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -80,6 +81,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
 		DevicesChanged:      e2ee.DevicesChanged,
 		DeviceConflict:      e2ee.DeviceConflict,
+		Deactivated:         e2ee.Deactivated,
 	})
 	if err != nil {
 		return nil, err
@@ -89,9 +91,9 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		defer cancel()
 		return k.accounts.Close(ctx)
 	})
-	// Commands change devices too, and their keys with them.
-	if err := k.db.Migrate(ctx, e2ee.Migrations()...); err != nil {
-		return nil, fmt.Errorf("prepare the tables of keys: %w", err)
+	// Commands change devices too, their keys with them, and tell those who share rooms.
+	if err := k.db.Migrate(ctx, append(e2ee.Migrations(), graph.Migrations...)...); err != nil {
+		return nil, fmt.Errorf("prepare the tables of rooms and keys: %w", err)
 	}
 	if err := k.openClient(ctx); err != nil {
 		return nil, err

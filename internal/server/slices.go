@@ -159,6 +159,7 @@ func (s *Server) startBackground() {
 	w.Schedule(work.Job{Name: "forget claimed keys", Period: 24 * time.Hour, Run: s.encryption.ForgetClaimed})
 	w.Schedule(work.Job{Name: "forget lists of devices", Period: 24 * time.Hour, Run: s.encryption.ForgetLists})
 	w.Schedule(work.Job{Name: "forget messages between devices", Period: 24 * time.Hour, Run: s.encryption.ForgetMessages})
+	w.Schedule(work.Job{Name: "sweep deleted backups of keys", Period: time.Hour, Run: s.encryption.SweepBackups})
 	w.Schedule(work.Job{Name: "forget letters to servers that are gone", Period: 24 * time.Hour, Run: s.encryption.ForgetOutbox})
 	w.Schedule(work.Job{Name: "reclaim states", Period: 24 * time.Hour, Run: s.reclaimStates})
 }

@@ -535,3 +535,74 @@ func TestFederatedCrossSigning(t *testing.T) {
 		}
 	})
 }
+
+// Spec: cs Server-side key backups
+func TestKeyBackup(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		alice, bob := s.Register(t, "alice"), s.Register(t, "bob")
+		const algorithm = "m.megolm_backup.v1.curve25519-aes-sha2"
+		about := M{"algorithm": algorithm, "auth_data": M{"public_key": "key"}}
+		alice.Fails(http.StatusNotFound, "M_NOT_FOUND", "GET", "room_keys/version", nil)
+		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "POST", "room_keys/version", M{"algorithm": algorithm})
+		version := alice.OK("POST", "room_keys/version", about).Text("version")
+		in := Query("version", version)
+		keys := func(segments ...string) string {
+			return Path(append([]string{"room_keys", "keys"}, segments...)...) + in
+		}
+		key := func(first int) M {
+			return M{"first_message_index": first, "forwarded_count": 0, "is_verified": false, "session_data": M{"ciphertext": "x"}}
+		}
+		const room, other = "!room:example.org", "!other:example.org"
+		a := alice.OK("PUT", keys(room, "s1"), key(3))
+		if a.At("count").Int() != 1 {
+			t.Errorf("one key: %s", a.Body)
+		}
+		etag := a.Text("etag")
+		if a = alice.OK("PUT", keys(room, "s1"), key(4)); a.Text("etag") != etag {
+			t.Errorf("a worse key changes the etag: %s", a.Body)
+		}
+		alice.OK("PUT", keys(room), M{"sessions": M{"s1": key(2), "s2": key(1)}})
+		a = alice.OK("PUT", keys(), M{"rooms": M{other: M{"sessions": M{"s3": key(0)}}}})
+		if a.At("count").Int() != 3 || a.Text("etag") == etag {
+			t.Errorf("three keys: %s", a.Body)
+		}
+		s.Restart()
+		if first := alice.OK("GET", keys(room, "s1"), nil).At("first_message_index").Int(); first != 2 {
+			t.Errorf("the better key begins at %d", first)
+		}
+		if a = alice.OK("GET", keys(room), nil); len(a.At("sessions").Map()) != 2 {
+			t.Errorf("the room has %s", a.Body)
+		}
+		if a = alice.OK("GET", keys(), nil); len(a.At("rooms").Map()) != 2 || !a.At("rooms", other, "sessions", "s3", "session_data").IsObject() {
+			t.Errorf("the backup has %s", a.Body)
+		}
+		if a = alice.OK("GET", "room_keys/version", nil); a.At("count").Int() != 3 || a.Text("version") != version || !a.At("auth_data").IsObject() {
+			t.Errorf("the backup is %s", a.Body)
+		}
+		alice.OK("PUT", Path("room_keys", "version", version), M{"algorithm": algorithm, "auth_data": M{"public_key": "new"}, "version": version})
+		if a = alice.OK("GET", Path("room_keys", "version", version), nil); a.At("auth_data", "public_key").Str != "new" {
+			t.Errorf("the backup is %s", a.Body)
+		}
+		bob.Fails(http.StatusNotFound, "M_NOT_FOUND", "GET", keys(), nil)
+		alice.Fails(http.StatusNotFound, "M_NOT_FOUND", "GET", keys(room, "none"), nil)
+		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "GET", "room_keys/keys", nil)
+		alice.Fails(http.StatusBadRequest, "M_BAD_JSON", "PUT", keys(room, "s9"), M{"session_data": M{}})
+
+		if a = alice.OK("DELETE", keys(room, "s1"), nil); a.At("count").Int() != 2 {
+			t.Errorf("after one: %s", a.Body)
+		}
+		if a = alice.OK("DELETE", keys(room), nil); a.At("count").Int() != 1 {
+			t.Errorf("after a room: %s", a.Body)
+		}
+		second := alice.OK("POST", "room_keys/version", about).Text("version")
+		if a = alice.Fails(http.StatusForbidden, "M_WRONG_ROOM_KEYS_VERSION", "PUT", keys(room, "s1"), key(0)); a.Text("current_version") != second {
+			t.Errorf("the wrong version: %s", a.Body)
+		}
+		if a = alice.OK("DELETE", keys(), nil); a.At("count").Int() != 0 {
+			t.Errorf("after all: %s", a.Body)
+		}
+		alice.OK("DELETE", Path("room_keys", "version", version), nil)
+		alice.OK("DELETE", Path("room_keys", "version", version), nil)
+		alice.Fails(http.StatusNotFound, "M_NOT_FOUND", "GET", keys(), nil)
+	})
+}
