@@ -43,7 +43,7 @@ func TestMessages(t *testing.T) {
 			back, _ := walk("b", "", limit)
 			forth, _ := walk("f", "", limit)
 			slices.Reverse(back)
-			if !slices.Equal(back, forth) || len(forth) < 31 || !slices.Equal(forth[len(forth)-25:], said) {
+			if !slices.Equal(back, forth) || len(forth) < 30 || !slices.Equal(forth[len(forth)-25:], said) {
 				t.Errorf("limit %d: %d back, %d forth", limit, len(back), len(forth))
 			}
 		}

@@ -83,7 +83,7 @@ func TestState(t *testing.T) {
 		alice.Fails(400, "M_INVALID_PARAM", "GET", Path("rooms", room, "state", "m.room.name", "")+"?format=nonsense", nil)
 		bob.Fails(403, "M_FORBIDDEN", "GET", Path("rooms", room, "state"), nil)
 		bob.Fails(403, "M_FORBIDDEN", "PUT", Path("rooms", room, "state", "m.room.name", ""), M{"name": "mine"})
-		alice.Fails(403, "M_FORBIDDEN", "PUT", Path("rooms", room, "state", "m.room.create", ""), M{})
+		alice.Fails(400, "M_INVALID_PARAM", "PUT", Path("rooms", room, "state", "m.room.create", ""), M{})
 		alice.Fails(403, "M_FORBIDDEN", "PUT", Path("rooms", room, "state", "org.example.thing", "@somebody:else"), M{})
 		alice.Fails(400, "M_BAD_ALIAS", "PUT", Path("rooms", room, "state", "m.room.canonical_alias", ""), M{"alias": "#nowhere:localhost"})
 		alice.Fails(400, "M_INVALID_PARAM", "PUT", Path("rooms", room, "state", "m.room.canonical_alias", ""), M{"alias": "nonsense"})
