@@ -282,3 +282,35 @@ func TestRestrictedJoinNeedsTheSignature(t *testing.T) {
 	a.honest()
 	must(t, b.join(r, bob, a.name))
 }
+
+// A server that doesn't know all members of a room yet doesn't say of anybody that they aren't in it.
+func TestRestrictedJoinByAPartialRoom(t *testing.T) {
+	w := newTown(t)
+	a, b, c := w.server("a.example"), w.server("b.example"), w.server("c.example")
+	alice, bob, carol := a.user("alice"), b.user("bob"), c.user("carol")
+	club := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+	a.crowd(club, 3)
+	must(t, c.join(club, carol, a.name))
+	a.refuses(500, "M_UNKNOWN", "state_ids")
+	_, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: club, Sender: bob}}, []id.ServerName{a.name})
+	must(t, err)
+	if !b.head(club).Partial {
+		t.Fatal("all members are known")
+	}
+	r := b.create(room.Creation{Creator: bob, Preset: room.PublicChat})
+	b.setState(r, bob, "m.room.join_rules", "", `{"join_rule":"restricted","allow":[{"type":"m.room_membership","room_id":"`+string(club)+`"}]}`)
+	_, err = b.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: b.user("bert")}})
+	if code(err) != mxerr.CodeUnableToAuthoriseJoin {
+		t.Errorf("somebody of whom nothing is known: %v", err)
+	}
+	if _, err := b.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: bob}}); err != nil {
+		t.Errorf("somebody who is known: %v", err)
+	}
+	a.honest()
+	must(t, b.fed.Complete(t.Context(), club))
+	_, err = b.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: b.user("bea")}})
+	if code(err) != mxerr.CodeForbidden {
+		t.Errorf("somebody who is not in the club: %v", err)
+	}
+	must(t, c.join(r, carol, b.name))
+}

@@ -185,11 +185,11 @@ func (b *batch) meetsCondition(ctx context.Context, user id.UserID, rules *event
 		if err != nil {
 			return false, false, err
 		}
-		here, err := b.rooms.hosts(ctx, room)
+		here, whole, err := b.rooms.hosts(ctx, room)
 		if err != nil {
 			return false, false, err
 		}
-		told = told || here
+		told = told || here && whole
 		// What is known of a room that nobody of ours is in any more may be old.
 		if here && membership == graph.Join {
 			return true, true, nil
@@ -198,16 +198,17 @@ func (b *batch) meetsCondition(ctx context.Context, user id.UserID, rules *event
 	return false, told || !asked, nil
 }
 
-// hosts reports whether users of ours are in a room.
-func (r *Rooms) hosts(ctx context.Context, room id.RoomID) (bool, error) {
+// hosts reports whether users of ours are in a room, and whether all of its members are known.
+func (r *Rooms) hosts(ctx context.Context, room id.RoomID) (here, whole bool, err error) {
 	head, err := r.cfg.Graph.Head(ctx, room)
 	if mxerr.Is(err, mxerr.CodeNotFound) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return r.present(ctx, head)
+	here, err = r.present(ctx, head)
+	return here, !head.Partial, err
 }
 
 // voucher returns a joined user of ours who has the power to invite.
