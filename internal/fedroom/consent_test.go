@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -11,6 +12,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/sqldb/sqldbtest"
+	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 	"myelin/matrix/roomver"
@@ -266,5 +268,32 @@ func TestKnockThroughAnotherServer(t *testing.T) {
 		must(t, a.invite(r, alice, bob))
 		must(t, b.join(r, bob))
 		same(t, r, a, b)
+	}
+}
+
+// Who has nothing to do with a room can't end a knock on it.
+func TestKnockIsRefusedFromTheRoom(t *testing.T) {
+	w := newTown(t)
+	a, b, c := w.server("a.example"), w.server("b.example"), w.server("c.example")
+	alice, bob, eve := a.user("alice"), b.user("bob"), c.user("eve")
+	v, _ := roomver.Get("10")
+	r := a.create(room.Creation{Creator: alice, Version: v, Preset: room.PrivateChat})
+	a.setState(r, alice, "m.room.join_rules", "", `{"join_rule":"knock"}`)
+	_, err := b.fed.Knock(t.Context(), room.Membership{Room: r, Sender: bob}, []id.ServerName{a.name})
+	must(t, err)
+	key, _ := c.ours.Key(c.name)
+	target := string(bob)
+	kick, err := event.Draft{
+		RoomID: r, Type: "m.room.member", StateKey: &target, Sender: eve, Content: []byte(`{"membership":"ban"}`), Depth: 9,
+		OriginServerTS: time.Now().UnixMilli(), PrevEvents: []id.EventID{"$x"}, AuthEvents: []id.EventID{"$y"},
+	}.Build(v, c.name, key, nil)
+	must(t, err)
+	if refused := c.transact(b, kick.Raw()); len(refused) != 1 || b.membership(r, bob) != graph.Knock {
+		t.Errorf("refused is %v, the membership is %q", refused, b.membership(r, bob))
+	}
+	_, err = a.rooms.Kick(t.Context(), room.Membership{Room: r, Sender: alice, Target: bob})
+	must(t, err)
+	if refused := a.deliver(b, a.stateEvent(r, "m.room.member", string(bob))); len(refused) > 0 || b.membership(r, bob) != graph.Leave {
+		t.Errorf("refused is %v, the membership is %q", refused, b.membership(r, bob))
 	}
 }

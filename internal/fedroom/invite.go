@@ -165,9 +165,15 @@ func (f *Federated) note(ctx context.Context, invite *event.PDU, target id.UserI
 		return err
 	}
 	if head == nil {
-		return f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
+		stored, err := f.setOutOfBand(ctx, graph.OutOfBand{
 			Room: invite.RoomID(), Version: invite.Version(), User: target, Membership: graph.Invite, Stripped: d.with(invite),
 		})
+		if err != nil || stored {
+			return err
+		}
+		if head, _, err = f.head(ctx, invite.RoomID()); err != nil || head == nil {
+			return err
+		}
 	}
 	switch head.State.Membership(target) {
 	case graph.Join:

@@ -2,9 +2,12 @@ package fedroom
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"myelin/internal/graph"
 	"myelin/internal/room"
+	"myelin/internal/sqldb"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
@@ -81,8 +84,68 @@ func (f *Federated) knockVia(ctx context.Context, server id.ServerName, m room.M
 		return "", err
 	}
 	described := f.describe(ctx, version, m.Room, server, state)
-	err = f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
+	err = f.cfg.DB.Write(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Exec(insertKnock, m.Room, user, server)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("remember a knock: %w", err)
+	}
+	_, err = f.setOutOfBand(ctx, graph.OutOfBand{
 		Room: m.Room, Version: version, User: user, Membership: graph.Knock, Stripped: described.with(knock),
 	})
 	return knock.ID(), err
+}
+
+// mayRefuse lists the servers from which the end of a knock is taken: the one that it went through, those that the room's description
+// names, and the one that made the room. Others can't be in the room as far as is known here, so their users have no power in it.
+func (f *Federated) mayRefuse(ctx context.Context, room id.RoomID, row graph.MemberRow) ([]id.ServerName, error) {
+	servers := strippedServers(row, row.User)
+	if domain, ok := room.Domain(); ok {
+		servers = append(servers, domain)
+	}
+	err := f.cfg.DB.Read(ctx, func(tx *sqldb.Tx) error {
+		var through id.ServerName
+		found, err := tx.Get(knockedAt, []any{room, row.User}, &through)
+		if found {
+			servers = append(servers, through)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load through whom a user knocked: %w", err)
+	}
+	return servers, nil
+}
+
+// bandTries is how often a membership from outside is written, if the room changes meanwhile.
+const bandTries = 5
+
+// setOutOfBand stores what another server told of a membership, unless users of ours are in the room by then, whose events overrule it. It reports
+// whether it did.
+func (f *Federated) setOutOfBand(ctx context.Context, o graph.OutOfBand) (bool, error) {
+	for try := 1; ; try++ {
+		o.Rev = 0
+		head, err := f.cfg.Graph.Head(ctx, o.Room)
+		switch {
+		case err == nil:
+			o.Rev = head.Rev
+		case !mxerr.Is(err, mxerr.CodeNotFound):
+			return false, err
+		}
+		if here, _, err := f.head(ctx, o.Room); err != nil || here != nil {
+			return false, err
+		}
+		err = f.cfg.Graph.SetOutOfBand(ctx, o)
+		switch {
+		case err == nil && o.Membership != graph.Knock:
+			err = f.cfg.DB.Write(ctx, func(tx *sqldb.Tx) error {
+				_, err := tx.Exec(dropKnock, o.Room, o.User)
+				return err
+			})
+			return err == nil, err
+		case !errors.Is(err, graph.ErrConflict) || try == bandTries:
+			return err == nil, err
+		}
+	}
 }

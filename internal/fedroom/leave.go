@@ -86,9 +86,10 @@ func (f *Federated) leaveThrough(ctx context.Context, m room.Membership, row gra
 	if err != nil {
 		return "", err
 	}
-	return left, f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
+	_, err = f.setOutOfBand(ctx, graph.OutOfBand{
 		Room: m.Room, Version: version, User: m.Sender, Membership: graph.Leave, Stripped: told,
 	})
+	return left, err
 }
 
 // unheard is what clients of a user see who left where nobody could be told: an event that exists for them alone.

@@ -247,7 +247,7 @@ func (b *batch) outside(ctx context.Context) {
 }
 
 // rescinded takes note of the end of an invite or a knock. The room's rules can't be applied from outside, so an invite is ended by who sent it
-// alone; a knock, which anybody with the power may refuse, by whoever signs.
+// alone; a knock, which anybody with the power may refuse, by users of servers that may be in the room.
 func (f *Federated) rescinded(ctx context.Context, room graph.RoomNID, pdu *event.PDU, target id.UserID) (bool, error) {
 	membership := graph.Membership(pdu.Membership())
 	if pdu.Key() != (event.Key{Type: "m.room.member", StateKey: string(target)}) || membership != graph.Leave && membership != graph.Ban {
@@ -264,10 +264,14 @@ func (f *Federated) rescinded(ctx context.Context, room graph.RoomNID, pdu *even
 			return false, nil
 		}
 	case graph.Knock:
+		servers, err := f.mayRefuse(ctx, pdu.RoomID(), row)
+		if err != nil || !slices.Contains(servers, pdu.Sender().Domain()) {
+			return false, err
+		}
 	default:
 		return false, nil
 	}
-	return true, f.cfg.Graph.SetOutOfBand(ctx, graph.OutOfBand{
+	return f.setOutOfBand(ctx, graph.OutOfBand{
 		Room: pdu.RoomID(), Version: pdu.Version(), User: target, Membership: membership, Stripped: alone(pdu),
 	})
 }

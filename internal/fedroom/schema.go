@@ -6,7 +6,7 @@ import "myelin/internal/sqldb"
 //
 // staged holds events of other servers that can't be judged yet: something that they refer to, or a key, is missing. tries counts
 // attempts to get that; the next one is due at next. given_up names those for which that was in vain, and why.
-// All times are in milliseconds. host is the origin without its port, by which what one machine may stage is bounded, outsider says that the
+// knocks says through which server a user of ours knocked last. All times are in milliseconds. host is the origin without its port, by which what one machine may stage is bounded, outsider says that the
 // origin had nobody in the room, proof is how much of the copy is known to be genuine, and size is that of the body in bytes.
 var migrations = []sqldb.Migration{{Slice: "fedroom", Version: 1, SQL: `
 	CREATE TABLE staged (
@@ -41,6 +41,13 @@ var migrations = []sqldb.Migration{{Slice: "fedroom", Version: 1, SQL: `
 	DROP INDEX staged_by_origin;
 	CREATE INDEX staged_by_room ON staged (room_id, outsider, next, host, since);
 	CREATE INDEX staged_by_host ON staged (host, outsider, size);
+`}, {Slice: "fedroom", Version: 3, SQL: `
+	CREATE TABLE knocks (
+		room_id TEXT NOT NULL,
+		user_id TEXT NOT NULL,
+		server TEXT NOT NULL,
+		PRIMARY KEY (room_id, user_id)
+	) WITHOUT ROWID;
 `}}
 
 var (
@@ -62,6 +69,11 @@ var (
 	dropStaged = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = ANY($2)`)
 	postpone   = sqldb.SQL(`UPDATE staged SET tries = tries + 1, next = $3 WHERE room_id = $1 AND event_id = ANY($2)`)
 	forget     = sqldb.SQL(`DELETE FROM staged WHERE room_id = $1 AND event_id = $2 AND origin = $3 AND proof = $4`)
+
+	insertKnock = sqldb.SQL(`INSERT INTO knocks (room_id, user_id, server) VALUES ($1, $2, $3)
+		ON CONFLICT (room_id, user_id) DO UPDATE SET server = excluded.server`)
+	knockedAt = sqldb.SQL(`SELECT server FROM knocks WHERE room_id = $1 AND user_id = $2`)
+	dropKnock = sqldb.SQL(`DELETE FROM knocks WHERE room_id = $1 AND user_id = $2`)
 
 	insertGivenUp = sqldb.SQL(`INSERT INTO given_up (room_id, event_id, origin, since, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (room_id, event_id) DO UPDATE SET at = excluded.at, reason = excluded.reason`)

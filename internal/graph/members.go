@@ -27,6 +27,7 @@ var (
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join'`)
 	usersShared = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1`)
+	revOf      = sqldb.SQL(`SELECT rev FROM heads WHERE room_nid = $1`)
 	forgetRoom = sqldb.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2`)
 )
 
@@ -189,7 +190,7 @@ func (g *Graph) forget(tx *sqldb.Tx, user id.UserID, room RoomNID) error {
 }
 
 // SetOutOfBand stores what another server told of a membership in a room that this server has no part in. Once it has, the
-// room's own events overrule it.
+// room's own events overrule it: it returns ErrConflict where the room has another head than the one that o names.
 func (g *Graph) SetOutOfBand(ctx context.Context, o OutOfBand) error {
 	nid, known, err := g.RoomNID(ctx, o.Room)
 	if err != nil {
@@ -212,6 +213,13 @@ func (g *Graph) SetOutOfBand(ctx context.Context, o OutOfBand) error {
 		}
 		if _, err := tx.Get(roomByID, []any{o.Room}, &nid, nil); err != nil {
 			return err
+		}
+		var rev int64
+		if _, err := tx.Get(revOf, []any{nid}, &rev); err != nil {
+			return err
+		}
+		if rev != o.Rev {
+			return ErrConflict
 		}
 		return writeOutOfBand(tx, nid, o)
 	})

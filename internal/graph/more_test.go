@@ -196,6 +196,14 @@ func TestMemberships(t *testing.T) {
 		if i := slices.IndexFunc(rows, func(m MemberRow) bool { return m.RoomID == oob.Room }); i < 0 || string(rows[i].Stripped) != "[]" {
 			t.Fatalf("bob's rows are %+v", rows)
 		}
+		// A room whose head is not the one by which the invite was judged keeps its rows.
+		inside := OutOfBand{Room: w.head.ID, User: alice, Membership: Invite, Stripped: []byte(`[]`)}
+		if err := g.SetOutOfBand(ctx, inside); !errors.Is(err, ErrConflict) {
+			t.Fatalf("an invite to a room that has begun meanwhile: %v", err)
+		}
+		if m := must(g.MembershipIn(ctx, alice, w.head.ID))(t); m != Join {
+			t.Fatalf("alice's membership is %q", m)
+		}
 		// What the invite claims gives way to what the room turns out to be, until it is known.
 		v6, _ := roomver.Get("6")
 		nid := must(g.NameRoom(ctx, oob.Room, v6))(t)

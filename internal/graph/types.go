@@ -230,6 +230,8 @@ type OutOfBand struct {
 	// Stripped is a JSON array of stripped state events, with the member event among them. For a leave or a ban it is that event alone,
 	// as clients see it.
 	Stripped []byte
+	// Rev is that of the room's head by which nobody of ours is in the room, 0 for a room without one.
+	Rev int64
 }
 
 // Range selects a part of a room's timeline.
