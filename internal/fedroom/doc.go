@@ -2,7 +2,7 @@
 //
 // # Owns
 //
-// The tables staged and given_up. The question which server to ask, and which next; the checks of what comes that package fedclient can't make
+// The tables staged, given_up and knocks. The question which server to ask, and which next; the checks of what comes that package fedclient can't make
 // because it knows no rooms, and package room doesn't make because it asks nobody. What passes goes to package room, which decides.
 //
 // # Entrance
@@ -23,7 +23,11 @@
 // are repaired at once, each by one attempt at a time, so a room that can't be repaired holds up nobody. After sixteen attempts, over hours, an
 // event is given up with a reason that [Troubles] lists. Only ancestors of staged events are taken, so an answer can't fill the memory with others.
 //
-// Keys that are out of reach stage an event too.
+// Keys that are out of reach stage an event too. Of several copies of it the one of which most is proven stays, and one with a wrong
+// signature is forgotten, so that nobody can spoil an event of others by being the first to send it.
+//
+// What waits is bounded by host, whatever its ports, and in all. A server with nobody in the room, as far as is known here, may have a few events
+// wait, since it may just have joined; rooms where only such events wait get a small part of the repair.
 //
 // # Invariants
 //
