@@ -169,7 +169,8 @@ func Missing() error {
 func Check(tb testing.TB, method, path string, a Answer) {
 	tb.Helper()
 	c, err := loadChecker()
-	if a.Status >= 500 && (err != nil || !c.describes(method, path, a.Status)) {
+	// Without the documents nobody knows where it is specified that another server failed.
+	if a.Status == http.StatusInternalServerError || a.Status > 500 && err == nil && !c.describes(method, path, a.Status) {
 		tb.Errorf("%s %s: status %d %s", method, path, a.Status, clip(a.Body))
 	}
 	if method != http.MethodOptions && a.Status >= 400 {
