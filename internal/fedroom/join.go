@@ -111,11 +111,16 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	if err != nil {
 		return "", err
 	}
+	// Members may be left out where nothing is known of the room. Where it is, nothing would tell what became of them since.
+	head, _, err := f.head(ctx, req.Room)
+	if err != nil {
+		return "", err
+	}
 	in := f.intake(req.Room, version, server)
 	defer in.close()
 	in.joining = true
 	started := time.Now()
-	joined, err := f.cfg.Client.SendJoin(ctx, fedclient.Call{Origin: user.Domain(), Destination: server, Urgent: true}, req.Room, join.ID(), join.Raw(), true, in.events(ctx))
+	joined, err := f.cfg.Client.SendJoin(ctx, fedclient.Call{Origin: user.Domain(), Destination: server, Urgent: true}, req.Room, join.ID(), join.Raw(), head == nil, in.events(ctx))
 	if err != nil {
 		return "", err
 	}
@@ -138,6 +143,11 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	}
 	// Events to which the keys can't be had now are asked for again, as are members that were left out.
 	partial := joined.MembersOmitted || in.late > 0
+	if partial {
+		if state, partial, err = f.overtaken(ctx, server, join, state); err != nil {
+			return "", err
+		}
+	}
 	err = f.cfg.Rooms.Adopt(ctx, room.Adoption{
 		Room: req.Room, Version: version, Join: join, State: state, Partial: partial,
 		Servers: told(f.permitted(append([]id.ServerName{server}, joined.Servers...))),
@@ -151,6 +161,26 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	f.cfg.Log.InfoContext(ctx, "joined through a server", "room", req.Room, "user", user, "origin", server, "state", len(state),
 		"dropped", in.dropped, "partial", partial, "took", time.Since(started))
 	return join.ID(), nil
+}
+
+// overtaken completes the state before a join of which a part was left out, if another user's join brought this server into the room meanwhile:
+// the rest can only be asked for now, since only the join that comes first is completed later.
+func (f *Federated) overtaken(ctx context.Context, server id.ServerName, join *event.PDU, state []id.EventID) (_ []id.EventID, partial bool, err error) {
+	head, _, err := f.head(ctx, join.RoomID())
+	if head == nil || err != nil {
+		return state, true, err
+	}
+	p := placeOf(head, join.Sender())
+	p.urgent = true
+	whole, err := f.stateAt(ctx, p, server, join.ID())
+	if err == nil {
+		return whole, false, nil
+	}
+	if !outside(err) {
+		return nil, false, err
+	}
+	f.cfg.Log.InfoContext(ctx, "a join comes without all members", "room", join.RoomID(), "user", join.Sender(), "origin", server, "err", err)
+	return state, true, nil
 }
 
 // countersigned returns the join as the room will see it: what the resident server sent back, if it did. A restricted join counts only with

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 
@@ -313,4 +314,41 @@ func TestRestrictedJoinByAPartialRoom(t *testing.T) {
 		t.Errorf("somebody who is not in the club: %v", err)
 	}
 	must(t, c.join(r, carol, b.name))
+}
+
+// Where another user's join is through before the answer to one comes, the state before that one is asked for: the members that the answer leaves
+// out aren't those of the room now.
+func TestJoinIsOvertaken(t *testing.T) {
+	w := newTown(t)
+	a, b := w.server("a.example"), w.server("b.example")
+	alice, anna, bob, ben := a.user("alice"), a.user("anna"), b.user("bob"), b.user("ben")
+	r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+	a.lies("send_join", func(status int, body []byte) (int, []byte) {
+		a.honest()
+		_, err := a.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: anna}})
+		must(t, err)
+		must(t, b.join(r, ben, a.name))
+		return status, body
+	})
+	must(t, b.join(r, bob, a.name))
+	join := a.stateEvent(r, "m.room.member", string(bob))
+	before := func(s *server) (out []id.EventID) {
+		e, ok, err := s.graph.Event(t.Context(), join)
+		must(t, err)
+		if !ok {
+			t.Fatalf("%s lacks the join", s.name)
+		}
+		state, err := s.graph.StateBefore(t.Context(), e)
+		must(t, err)
+		for _, nid := range state.All() {
+			events, err := s.graph.Events(t.Context(), e.Room, []graph.EventNID{nid})
+			must(t, err)
+			out = append(out, events[0].PDU.ID())
+		}
+		slices.Sort(out)
+		return out
+	}
+	if x, y := before(a), before(b); !slices.Equal(x, y) {
+		t.Errorf("before the join the state is\n%v at a.example\n%v at b.example", x, y)
+	}
 }
