@@ -43,7 +43,7 @@ type place struct {
 	urgent bool
 	// atMost bounds how many events are fetched for a state.
 	atMost int
-	// lenient says that a state will do that lacks what nobody has the keys for now. Servers whose keys are gone for good must not
+	// lenient says that a state will do that lacks events whose keys nobody has at the moment. Servers whose keys are gone for good must not
 	// keep a room from being repaired, and those that can't be reached for a moment must not be left out of its state.
 	lenient bool
 }

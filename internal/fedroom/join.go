@@ -164,7 +164,7 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 }
 
 // overtaken completes the state before a join of which a part was left out, if another user's join brought this server into the room meanwhile:
-// the rest can only be asked for now, since only the join that comes first is completed later.
+// the rest can only be asked for here and at once, since only the join that comes first is completed later.
 func (f *Federated) overtaken(ctx context.Context, server id.ServerName, join *event.PDU, state []id.EventID) (_ []id.EventID, partial bool, err error) {
 	head, _, err := f.head(ctx, join.RoomID())
 	if head == nil || err != nil {
