@@ -12,7 +12,7 @@ var (
 	trace = flag.Bool("trace", false, "log what happens in each seed, not only in those that fail")
 )
 
-// TestFederation runs one world for each seed. One alone: go test ./internal/simulation -run 'TestFederation/seed=17$' -v -seeds 18
+// TestFederation runs one world for each seed. One alone, whatever its number: go test ./internal/simulation -run 'TestFederation/(prepare|seed=17)$' -v -seeds 18
 func TestFederation(t *testing.T) {
 	tmpl := prepare(t)
 	for seed := range *seeds {
@@ -30,7 +30,7 @@ func simulate(t *testing.T, tmpl *template, seed uint64) {
 			w.report()
 		}
 		if t.Failed() {
-			t.Logf("seed %d fails; alone: go test ./internal/simulation -run 'TestFederation/seed=%d$' -v", seed, seed)
+			t.Logf("seed %d fails; alone: go test ./internal/simulation -run 'TestFederation/(prepare|seed=%d)$' -v -seeds %d", seed, seed, seed+1)
 		}
 	}()
 	w.settle()
