@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/tidwall/gjson"
 	"golang.org/x/sync/errgroup"
@@ -27,6 +28,9 @@ type Outcome struct {
 	// what they refer to, have none.
 	Err error
 }
+
+// stageTime is how long events may take to be written down once the time of their transaction is up.
+const stageTime = 10 * time.Second
 
 // roomsAtOnce is how many rooms of one transaction are worked on at once: a busy room doesn't hold up the others.
 const roomsAtOnce = 4
@@ -103,8 +107,13 @@ func (b *batch) receive(ctx context.Context) {
 	}
 	pdus, at, waiting := b.check(ctx, head.Version)
 	for i, r := range b.f.cfg.Rooms.ReceiveAll(ctx, b.room, pdus) {
-		if _, ok := errors.AsType[*room.Missing](r.Err); ok {
-			p := pdus[i]
+		p := pdus[i]
+		_, missing := errors.AsType[*room.Missing](r.Err)
+		if failed := failedHere(r.Err); missing || failed {
+			// What goes wrong here with one room must not keep the server from sending what concerns others.
+			if failed {
+				b.f.cfg.Log.WarnContext(ctx, "could not judge an event, and will try again", "room", b.room, "event", p.ID(), "origin", b.origin, "err", r.Err)
+			}
 			waiting = append(waiting, staged{room: b.room, event: p.ID(), body: p.Raw(), proof: proofOf(p, true)})
 			continue
 		}
@@ -113,7 +122,21 @@ func (b *batch) receive(ctx context.Context) {
 			b.f.metrics.received.WithLabelValues(verdicts[r.Verdict]).Inc()
 		}
 	}
-	b.stage(ctx, head, waiting)
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stageTime)
+	defer cancel()
+	b.stage(late, head, waiting)
+}
+
+// failedHere reports whether an error is neither about the event nor about what it refers to.
+func failedHere(err error) bool {
+	if err == nil {
+		return false
+	}
+	if _, missing := errors.AsType[*room.Missing](err); missing {
+		return false
+	}
+	e, refused := mxerr.Of(err)
+	return !refused || e.Code == mxerr.CodeUnknown
 }
 
 // mark says of events that wait whether the server that sent them is in the room as far as is known here.
