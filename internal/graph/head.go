@@ -61,6 +61,9 @@ func (h *Head) Place(e *Event, p Placement) (*Head, error) {
 	if p.Sole {
 		n.Extremities, n.Partial = nil, p.Partial
 	}
+	if n.Partial {
+		e.Flags |= Thin
+	}
 	live := e.Flags&(Rejected|SoftFailed) == 0
 	if live {
 		n.follow(e, p)

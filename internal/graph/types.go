@@ -67,6 +67,9 @@ const (
 	// Torn: when it came, something that it follows was missing, so that the room's order has a gap before it. What fills the gap later has its
 	// place before everything.
 	Torn
+	// Thin: it came while not all members of the room were known, and the state before it lacks them. Head.Place sets it; it stays
+	// where everybody of ours left the room before the members came.
+	Thin
 )
 
 // hidden events are left out of timelines.

@@ -128,6 +128,7 @@ func (c *completion) judge(ctx context.Context, stored, join *graph.Event, whole
 			e.Flags |= graph.Rejected
 		}
 	}
+	e.Flags &^= graph.Thin
 	next := before
 	if e.Flags&graph.Rejected == 0 {
 		next = after(&e, before)

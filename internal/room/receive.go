@@ -404,7 +404,12 @@ func (j *judgement) weigh(ctx context.Context, e *graph.Event, auth []*graph.Eve
 func (j *judgement) ancestors(ctx context.Context, straight bool) (prev, auth []*graph.Event, gone []id.EventID, err error) {
 	var missing Missing
 	if !straight {
-		if prev, missing.Prev, err = j.load(ctx, j.pdu.PrevEvents(), graph.Outlier); err != nil {
+		unfit := graph.Outlier
+		if !j.head.Partial && !j.in.grafted {
+			// What came in an earlier stay, of which the members were never learned, has no state to go on from.
+			unfit |= graph.Thin
+		}
+		if prev, missing.Prev, err = j.load(ctx, j.pdu.PrevEvents(), unfit); err != nil {
 			return nil, nil, nil, err
 		}
 	}

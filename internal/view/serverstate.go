@@ -37,7 +37,7 @@ func (s *Server) StateBefore(ctx context.Context, eventID id.EventID) (*Excerpt,
 	if err != nil {
 		return nil, err
 	}
-	if len(events) == 0 || s.Head.Partial {
+	if len(events) == 0 || s.Head.Partial || events[0].Flags&graph.Thin != 0 {
 		// Who isn't in the room learns nothing of what is known of it.
 		if !s.InRoom {
 			return nil, errNotInRoom

@@ -17,6 +17,9 @@ func (t Token) String() string { return "t" + strconv.FormatInt(int64(t), 10) }
 // maxPlace bounds the places of tokens, so that one can be added to them.
 const maxPlace = 1 << 62
 
+// maxParts is how many numbers a token of /sync has at most.
+const maxParts = 3
+
 // ParseToken reads a timeline token, or a token of /sync: live events stand in their room's
 // order at their position in the stream. It accepts only what this server makes.
 func ParseToken(s string) (Token, error) {
@@ -33,6 +36,7 @@ func ParseToken(s string) (Token, error) {
 	// What follows the position is for package syncer alone.
 	parts := strings.Split(rest, "_")
 	n, ok := parsePlace(parts[0])
+	ok = ok && len(parts) <= maxParts
 	for _, part := range parts[1:] {
 		if _, number := parsePlace(part); !number {
 			ok = false
