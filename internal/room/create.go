@@ -285,6 +285,8 @@ func topicContent(topic string) map[string]any {
 }
 
 // presetState is the state that the preset implies, without what the initial state overrides.
+//
+// Deviates: cs createRoom: a public room gets no m.room.guest_access, whose absence says the same.
 func presetState(c Creation) []StateEntry {
 	if c.replaces {
 		return nil
