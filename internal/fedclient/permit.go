@@ -1,6 +1,10 @@
 package fedclient
 
-import "strings"
+import (
+	"strings"
+
+	"myelin/matrix/id"
+)
 
 // permit is federation.allow and federation.deny. DNS names have no case, so the globs have none either.
 type permit struct{ allow, deny []string }
@@ -28,31 +32,9 @@ func matchAny(globs []string, name string) bool {
 		host = name[:colon]
 	}
 	for _, g := range globs {
-		if match(g, name) || host != name && match(g, host) {
+		if id.MatchGlob(g, name) || host != name && id.MatchGlob(g, host) {
 			return true
 		}
 	}
 	return false
-}
-
-// match is glob matching in time of at most the product of the lengths: at a mismatch only the last
-// "*" has to try again.
-func match(glob, s string) bool {
-	g, i, star, from := 0, 0, -1, 0
-	for i < len(s) {
-		switch {
-		case g < len(glob) && glob[g] == '*':
-			star, from = g, i
-			g++
-		case g < len(glob) && (glob[g] == '?' || glob[g] == s[i]):
-			g++
-			i++
-		case star >= 0:
-			from++
-			g, i = star+1, from
-		default:
-			return false
-		}
-	}
-	return strings.Trim(glob[g:], "*") == ""
 }

@@ -46,7 +46,7 @@ func (a *acl) admits(server id.ServerName) bool {
 	host := strings.ToLower(server.Host())
 	matches := func(globs []string) bool {
 		for _, g := range globs {
-			if matchGlob(g, host) {
+			if id.MatchGlob(g, host) {
 				return true
 			}
 		}
@@ -56,29 +56,6 @@ func (a *acl) admits(server id.ServerName) bool {
 		return false
 	}
 	return matches(a.allow)
-}
-
-// matchGlob is glob matching in time of at most the product of the lengths: at a mismatch only the last star tries again.
-//
-// Spec: appendices Glob-style matching
-func matchGlob(glob, s string) bool {
-	g, i, star, from := 0, 0, -1, 0
-	for i < len(s) {
-		switch {
-		case g < len(glob) && glob[g] == '*':
-			star, from = g, i
-			g++
-		case g < len(glob) && (glob[g] == '?' || glob[g] == s[i]):
-			g++
-			i++
-		case star >= 0:
-			from++
-			g, i = star+1, from
-		default:
-			return false
-		}
-	}
-	return strings.Trim(glob[g:], "*") == ""
 }
 
 // Allowed returns M_FORBIDDEN where the access control list of the room's current state shuts a server out. A room that this server
