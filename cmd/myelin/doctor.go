@@ -197,7 +197,25 @@ func (d *doctor) database(ctx context.Context, c *config.Config) (running bool) 
 	if len(users.Users) == 0 {
 		d.think("There is no account. Make one with: myelin user create")
 	}
+	if data.Running() {
+		d.troubles(ctx, data)
+	}
 	return data.Running()
+}
+
+// troubles says which rooms lack events that could not be had, and which servers are out of reach.
+func (d *doctor) troubles(ctx context.Context, data *server.Commands) {
+	var found server.Troubles
+	if err := data.Do(ctx, http.MethodGet, "/troubles", nil, &found); err != nil {
+		d.wrong("What is wrong with other servers can't be read: %v.", err)
+		return
+	}
+	for _, t := range found.Events {
+		d.think("The room %s lacks the event %s of %s since %s, and what follows it: %s.", t.Room, t.Event, t.Origin, time.UnixMilli(t.Since).UTC().Format(time.DateTime), t.Reason)
+	}
+	for _, t := range found.Servers {
+		d.think("%s can't be told anything since %s: %s. The next attempt is at %s.", t.Server, t.Since.UTC().Format(time.DateTime), t.Reason, t.Retry.UTC().Format(time.DateTime))
+	}
 }
 
 // messageOnly leaves of a log line what a person wants to read.

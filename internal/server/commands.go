@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"myelin/internal/account"
+	"myelin/internal/fedroom"
+	"myelin/internal/fedsend"
 	"myelin/internal/web"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -63,6 +65,15 @@ type (
 	}
 )
 
+// Troubles is what is wrong between this server and others: events that were given up, and servers that can't be told anything at the moment.
+type Troubles struct {
+	Events  []fedroom.Trouble `json:"events"`
+	Servers []fedsend.Trouble `json:"servers"`
+}
+
+// maxTroubles bounds each list of Troubles.
+const maxTroubles = 10
+
 // UsersPage is the most users that one answer lists.
 const UsersPage = 1000
 
@@ -77,11 +88,25 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
 		{Method: http.MethodGet, Path: "/federation/{server}", Op: "examineServer", Handle: k.examineServer},
+		{Method: http.MethodGet, Path: "/troubles", Op: "listTroubles", Handle: k.listTroubles},
 	}
 	for i := range routes {
 		routes[i].Auth, routes[i].Rate = web.None, web.RateNone
 	}
 	return web.New(web.Config{Routes: routes, Translate: translate, Log: k.log})
+}
+
+// listTroubles lists what is wrong between this server and others. Its tables are those of a server that has run.
+func (k *core) listTroubles(ctx context.Context, _ *web.Request) (*web.Response, error) {
+	var found Troubles
+	var err error
+	if found.Events, err = fedroom.Troubles(ctx, k.db, maxTroubles); err != nil {
+		return nil, err
+	}
+	if found.Servers, err = fedsend.Troubles(ctx, k.db, maxTroubles); err != nil {
+		return nil, err
+	}
+	return web.JSON(found), nil
 }
 
 // createUser makes an account.

@@ -174,6 +174,13 @@ func TestCommands(t *testing.T) {
 		if !found {
 			t.Errorf("users: %+v", users)
 		}
+		if running { // the tables are those of a server that has run
+			var troubles Troubles
+			do("GET", "/troubles", nil, &troubles, "")
+			if len(troubles.Events)+len(troubles.Servers) > 0 {
+				t.Errorf("troubles: %+v", troubles)
+			}
+		}
 		var tokens Tokens
 		do("POST", "/tokens", NewToken{Token: name}, nil, "")
 		do("POST", "/tokens", NewToken{LifetimeMS: -1}, nil, "token")
