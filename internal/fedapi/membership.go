@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tidwall/gjson"
@@ -235,14 +236,12 @@ func checkMembership(pdu *event.PDU, m graph.Membership, origin id.ServerName, r
 // Spec: ss Restricted rooms
 func (a *API) checkSignatures(ctx context.Context, version *roomver.Version, pdu *event.PDU, origin id.ServerName) (*event.PDU, error) {
 	voucher, _ := id.ParseUserID(gjson.GetBytes(pdu.Content(), "join_authorised_via_users_server").Str)
-	for _, signer := range pdu.RequiredSigners() {
-		key, own := a.Ours.Key(signer)
-		if !own || signer == origin || signer != voucher.Domain() {
-			continue
-		}
-		var err error
-		if pdu, err = pdu.Signed(signer, key); err != nil {
-			return nil, err
+	if signer := voucher.Domain(); signer != origin && slices.Contains(pdu.RequiredSigners(), signer) {
+		if key, own := a.Ours.Key(signer); own {
+			var err error
+			if pdu, err = pdu.Signed(signer, key); err != nil {
+				return nil, err
+			}
 		}
 	}
 	checked, err := a.Client.CheckPDU(ctx, version, pdu.Raw(), origin)

@@ -62,6 +62,8 @@ type mend struct {
 	sought map[id.EventID]bool
 	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
 	drained map[id.ServerName]bool
+	// first says that it is the first attempt for one of the events at least.
+	first bool
 	// suspect are servers that gave events which break the format of the room's version.
 	suspect map[id.ServerName]bool
 	// cause is why the last question had no answer; notBefore is when it may be asked again.
@@ -104,9 +106,10 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 			budget = repairTime
 		}
 		m.place.lenient = m.place.lenient || s.tries >= strictFor
-		// Who has just sent something is there, however the last question to it ended.
-		m.place.urgent = m.place.urgent || s.tries == 0
+		m.first = m.first || s.tries == 0
 	}
+	// Who has just sent something is there, however the last question to it ended.
+	m.place.urgent = m.first
 	if m.servers, err = f.whom(ctx, head.Room, waiting); err != nil {
 		return err
 	}
@@ -505,7 +508,7 @@ func (m *mend) seek(ctx context.Context, missing id.EventID) (*event.PDU, error)
 // trusted are the servers that are asked for a state. The first attempt leaves out those that are suspect; where it didn't help, a room that
 // goes on behind a malformed event is better than one that has ended here.
 func (m *mend) trusted() []id.ServerName {
-	if !m.place.urgent {
+	if !m.first {
 		return m.servers
 	}
 	return slices.DeleteFunc(slices.Clone(m.servers), func(s id.ServerName) bool { return m.suspect[s] })

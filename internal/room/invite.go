@@ -67,17 +67,6 @@ func (r *Rooms) InviteDraft(ctx context.Context, m Membership) (pdu *event.PDU, 
 	return pdu, state, err
 }
 
-// Preview returns the state events of a room that somebody who knocks on it is shown, as PDUs.
-//
-// Spec: ss sendKnock
-func (r *Rooms) Preview(ctx context.Context, room id.RoomID) ([]json.RawMessage, error) {
-	head, err := r.cfg.Graph.Head(ctx, room)
-	if err != nil {
-		return nil, err
-	}
-	return r.preview(ctx, head, "")
-}
-
 // preview returns previewed state, and the member event of a user.
 func (r *Rooms) preview(ctx context.Context, head *graph.Head, member id.UserID) ([]json.RawMessage, error) {
 	keys := append([]event.Key{}, previewed...)
