@@ -59,6 +59,18 @@ func TestAccounts(t *testing.T) {
 		t.Error(out)
 	}
 	mustCall(t, "", "user", "password", "@bob:localhost", "--password", "battery staple")
+	for _, flag := range []struct{ command, mark string }{{"lock", "locked"}, {"suspend", "suspended"}, {"promote", "administrator"}} {
+		mustCall(t, "", "user", flag.command, "bob")
+		if out := strings.Split(mustCall(t, "", "user", "list"), "\n")[1]; !strings.Contains(out, flag.mark) {
+			t.Errorf("after %s: %s", flag.command, out)
+		}
+	}
+	for _, command := range []string{"unlock", "unsuspend", "demote"} {
+		mustCall(t, "", "user", command, "@bob:localhost")
+	}
+	if out := strings.Split(mustCall(t, "", "user", "list"), "\n")[1]; strings.Contains(out, ",") || strings.Contains(out, "locked") {
+		t.Errorf("after all is taken back: %s", out)
+	}
 	mustCall(t, "", "user", "deactivate", "bob")
 	lines := strings.Split(strings.TrimSpace(mustCall(t, "", "user", "list")), "\n")
 	if len(lines) != 2 || !strings.HasSuffix(lines[0], "administrator") || !strings.Contains(lines[1], "deactivated 2") {
@@ -69,7 +81,7 @@ func TestAccounts(t *testing.T) {
 		t.Error(out)
 	}
 	for _, args := range [][]string{
-		{"user", "create", "alice"}, {"user", "create"}, {"user", "create", "A B"}, {"user", "deactivate", "nobody"},
+		{"user", "create", "alice"}, {"user", "create"}, {"user", "create", "A B"}, {"user", "deactivate", "nobody"}, {"user", "lock", "nobody"},
 		{"token", "create", "--uses", "-1"}, {"token", "create", "no/slash"}, {"serve", "now"}, {"nonsense"},
 		{"user", "list", "-o", "data_dirr=x"}, {"user", "create", "carol", "--password-stdin"}, {"user", "create", "carol", "--password", "x"},
 	} {

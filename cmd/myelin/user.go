@@ -38,6 +38,7 @@ func (p *program) with(c *cobra.Command, fn func(context.Context, *server.Comman
 func (p *program) userCommand() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "Make, list and change accounts"}
 	c.AddCommand(p.userCreate(), p.userList(), p.userDeactivate(), p.userPassword())
+	c.AddCommand(p.userFlags()...)
 	return c
 }
 

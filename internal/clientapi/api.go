@@ -45,6 +45,10 @@ type Settings struct {
 	Support Support
 	// RoomVersion is that of rooms whose creator asks for none.
 	RoomVersion *roomver.Version
+	// TURN is what users are told of TURN servers.
+	TURN TURN
+	// LiveKit are the services that let users into calls of several.
+	LiveKit []string
 }
 
 // Support is whom users may turn to.

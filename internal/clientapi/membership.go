@@ -25,9 +25,9 @@ func (a *API) membershipRoutes() []web.Route {
 		{Method: "POST", Path: v3 + "/knock/{roomIdOrAlias}", Op: "knockRoom", Rate: web.RateSend, EmptyBody: true, NotSuspended: true, Handle: a.knock},
 		{Method: "POST", Path: v3 + "/rooms/{roomId}/leave", Op: "leaveRoom", Auth: web.Guest, Rate: web.RateSend, EmptyBody: true, Handle: a.leave},
 		{Method: "POST", Path: v3 + "/rooms/{roomId}/forget", Op: "forgetRoom", Auth: web.Guest, EmptyBody: true, Handle: a.forget},
-		{Method: "POST", Path: v3 + "/rooms/{roomId}/kick", Op: "kick", Rate: web.RateSend, Handle: a.kick},
-		{Method: "POST", Path: v3 + "/rooms/{roomId}/ban", Op: "ban", Rate: web.RateSend, Handle: a.ban},
-		{Method: "POST", Path: v3 + "/rooms/{roomId}/unban", Op: "unban", Rate: web.RateSend, Handle: a.unban},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/kick", Op: "kick", Rate: web.RateSend, NotSuspended: true, Handle: a.kick},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/ban", Op: "ban", Rate: web.RateSend, NotSuspended: true, Handle: a.ban},
+		{Method: "POST", Path: v3 + "/rooms/{roomId}/unban", Op: "unban", Rate: web.RateSend, NotSuspended: true, Handle: a.unban},
 	}
 }
 

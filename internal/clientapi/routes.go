@@ -21,6 +21,8 @@ func (a *API) Routes() []web.Route {
 		a.filterRoutes(),
 		a.pushRuleRoutes(),
 		a.capabilityRoutes(),
+		a.callRoutes(),
+		a.rtcRoutes(),
 		a.moderationRoutes(),
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),

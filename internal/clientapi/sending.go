@@ -141,6 +141,11 @@ func (a *API) redact(ctx context.Context, r *web.Request) (*web.Response, error)
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if r.Caller.Suspended {
+		if err := a.onlyOwn(ctx, r.Caller.User, target); err != nil {
+			return nil, err
+		}
+	}
 	event, err := a.Rooms.Redact(ctx, room.Redaction{
 		Room: roomID, Sender: r.Caller.User, Target: target, Reason: body.Reason,
 		Txn: transaction(r, "redact", string(roomID), string(target)),
@@ -149,4 +154,15 @@ func (a *API) redact(ctx context.Context, r *web.Request) (*web.Response, error)
 		return nil, err
 	}
 	return web.JSON(eventSent{event}), nil
+}
+
+// onlyOwn keeps a suspended user from redacting what others sent.
+//
+// Spec: cs Account suspension
+func (a *API) onlyOwn(ctx context.Context, user id.UserID, target id.EventID) error {
+	e, found, err := a.Graph.Event(ctx, target)
+	if err == nil && (!found || e.PDU.Sender() != user) {
+		err = web.Suspended()
+	}
+	return err
 }

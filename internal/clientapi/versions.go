@@ -28,6 +28,7 @@ var supported = web.JSON(map[string]any{
 	},
 	"unstable_features": map[string]bool{
 		"org.matrix.msc3391": true, // deletion of account data
+		"org.matrix.msc4143": true, // transports of calls
 		"org.matrix.msc4222": true, // state_after in sync
 	},
 })
@@ -37,9 +38,12 @@ func versions(context.Context, *web.Request) (*web.Response, error) { return sup
 
 // Spec: cs getWellknown
 func (a *API) wellKnownClient(context.Context, *web.Request) (*web.Response, error) {
-	return web.JSON(map[string]any{
-		"m.homeserver": map[string]any{"base_url": a.Settings.BaseURL()},
-	}), nil
+	known := map[string]any{"m.homeserver": map[string]any{"base_url": a.Settings.BaseURL()}}
+	if found := a.transports(); len(found) > 0 {
+		// Before MSC4143 had an operation, clients looked here.
+		known["org.matrix.msc4143.rtc_foci"] = found
+	}
+	return web.JSON(known), nil
 }
 
 // contact is how to reach the people behind a server.

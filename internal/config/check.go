@@ -67,6 +67,7 @@ func (c *Config) check() []problem {
 	if c.Session.RefreshableLifetime <= 0 {
 		wrong("session.refreshable_lifetime", "must be more than 0; write a time such as 1h")
 	}
+	c.checkCalls(wrong)
 	for _, size := range []struct {
 		key   string
 		value Size

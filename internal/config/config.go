@@ -54,6 +54,10 @@ type Config struct {
 	Federation Federation `toml:"federation"`
 	// Signing in.
 	Session Session `toml:"session"`
+	// Relays for voice and video calls between two users.
+	Turn Turn `toml:"turn"`
+	// Calls of several users, which need a server for their media.
+	Rtc RTC `toml:"rtc"`
 	// Files that users send, and copies of those of other servers.
 	Media Media `toml:"media"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
@@ -125,6 +129,36 @@ type Session struct {
 	RefreshableLifetime Duration `toml:"refreshable_lifetime"`
 }
 
+// Turn is about TURN servers.
+type Turn struct {
+	// The addresses of TURN servers that clients may use, such as "turn:turn.example.org:3478?transport=udp". Empty means
+	// that there are none: then calls work only between clients that can reach each other.
+	URIs []string `toml:"uris"`
+
+	// The secret that the TURN servers share with this one (static-auth-secret in coturn). Each user gets a name and a
+	// password of their own, which expire.
+	SharedSecret string `toml:"shared_secret" is:"secret"`
+
+	// How long a user's name and password are good, with turn.shared_secret.
+	Lifetime Duration `toml:"lifetime"`
+
+	// The name of the one account that all users share, for TURN servers without a shared secret.
+	Username string `toml:"username"`
+
+	// The password of that account.
+	Password string `toml:"password" is:"secret"`
+
+	// Whether guests get it, too.
+	Guests bool `toml:"guests"`
+}
+
+// RTC is about calls of several users.
+type RTC struct {
+	// The URLs of services that let users into calls on a LiveKit server, such as https://rtc.example.org/livekit/jwt. Clients are told
+	// of them in this order. Empty means that there are none.
+	LiveKit []string `toml:"livekit"`
+}
+
 // Media is about files.
 type Media struct {
 	// The folder for files. Empty means the folder media in data_dir. Several nodes on one database need one
@@ -192,6 +226,7 @@ func Default() *Config {
 		Client:             Client{Listen: "127.0.0.1:8008"},
 		Federation:         Federation{Enabled: true},
 		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
+		Turn:               Turn{Lifetime: Duration(24 * time.Hour)},
 		Media: Media{
 			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),
 			ThumbnailCache: 2 << 30,

@@ -47,6 +47,12 @@ type (
 	Deactivation struct {
 		Erase bool `json:"erase,omitempty"`
 	}
+	// Flags change what an account is and may do; what is absent stays.
+	Flags struct {
+		Admin     *bool `json:"admin,omitempty"`
+		Locked    *bool `json:"locked,omitempty"`
+		Suspended *bool `json:"suspended,omitempty"`
+	}
 	// NewPassword replaces a password. Without Password one is made up; KeepDevices leaves the
 	// user signed in.
 	NewPassword struct {
@@ -84,6 +90,7 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodPost, Path: "/users", Op: "createUser", Handle: k.createUser},
 		{Method: http.MethodGet, Path: "/users", Op: "listUsers", Handle: k.listUsers},
 		{Method: http.MethodPost, Path: "/users/{user}/deactivate", Op: "deactivateUser", Handle: k.deactivateUser},
+		{Method: http.MethodPost, Path: "/users/{user}/flags", Op: "setUserFlags", Handle: k.setUserFlags},
 		{Method: http.MethodPost, Path: "/users/{user}/password", Op: "setUserPassword", Handle: k.setUserPassword},
 		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
@@ -172,6 +179,19 @@ func (k *core) deactivateUser(ctx context.Context, r *web.Request) (*web.Respons
 		return nil, err
 	}
 	return web.Empty, k.accounts.Deactivate(ctx, user, d.Erase)
+}
+
+// setUserFlags locks, suspends and appoints, or takes that back.
+func (k *core) setUserFlags(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var f Flags
+	if err := r.Decode(&f); err != nil {
+		return nil, err
+	}
+	user, err := k.user(r.Path("user"))
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, k.accounts.SetFlags(ctx, user, account.Flags{Admin: f.Admin, Locked: f.Locked, Suspended: f.Suspended})
 }
 
 // setUserPassword gives an account another password.

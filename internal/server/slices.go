@@ -126,6 +126,11 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
 			RoomVersion: version,
+			TURN: clientapi.TURN{
+				URIs: c.Turn.URIs, Secret: c.Turn.SharedSecret, Lifetime: time.Duration(c.Turn.Lifetime),
+				Username: c.Turn.Username, Password: c.Turn.Password, Guests: c.Turn.Guests,
+			},
+			LiveKit: c.Rtc.LiveKit,
 		},
 	})
 

@@ -155,7 +155,9 @@ func TestModeration(t *testing.T) {
 		const secret = "pepper"
 		admin := s.Admin(t, secret)
 		alice := s.Register(t, "alice")
-		room := alice.CreateRoom(nil)
+		room := alice.CreateRoom(M{"preset": "public_chat"})
+		admin.Join(room)
+		own, hers := alice.Say(room, "own"), admin.Say(room, "hers")
 		lock, suspend := Path("/_matrix/client/v1/admin/lock", alice.User), Path("/_matrix/client/v1/admin/suspend", alice.User)
 		alice.Fails(403, "M_FORBIDDEN", "GET", lock, nil)
 		alice.Fails(403, "M_FORBIDDEN", "PUT", suspend, M{"suspended": false})
@@ -170,6 +172,9 @@ func TestModeration(t *testing.T) {
 		admin.OK("PUT", suspend, M{"suspended": true})
 		alice.Fails(403, "M_USER_SUSPENDED", "PUT", Path("rooms", room, "send", "m.room.message", "x"), M{"msgtype": "m.text", "body": "x"})
 		alice.Fails(403, "M_USER_SUSPENDED", "POST", "createRoom", M{})
+		alice.Fails(403, "M_USER_SUSPENDED", "POST", Path("rooms", room, "kick"), M{"user_id": admin.User})
+		alice.Fails(403, "M_USER_SUSPENDED", "PUT", Path("rooms", room, "redact", hers, "r"), M{})
+		alice.Redact(room, own)
 		alice.OK("GET", "account/whoami", nil)
 		if !admin.OK("GET", suspend, nil).At("suspended").Bool() {
 			t.Error("the account is not suspended")
