@@ -50,7 +50,7 @@ var stack = []struct {
 	{"internal/directory", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/room internal/view"},
 	{"internal/fedroom", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/room internal/view internal/ephemeral"},
 	{"internal/media", "matrix internal/sqldb internal/bus internal/work internal/blob internal/ours internal/account internal/fedclient"},
-	{"internal/push", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/view"},
+	{"internal/push", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/view internal/ephemeral"},
 	{"internal/appservice", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/view internal/ephemeral"},
 	{"internal/fedsend", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/room internal/fedroom internal/e2ee internal/ephemeral"},
 	{"internal/syncer", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/graph internal/room internal/view internal/e2ee internal/ephemeral internal/push"},
