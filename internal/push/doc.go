@@ -8,5 +8,5 @@
 //
 // Spec: cs Receiving notifications
 // Spec: cs Push Notifications
-// Spec: cs Notifications
+// Spec: cs getNotifications
 package push
