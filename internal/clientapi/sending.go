@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 
 	"myelin/internal/graph"
 	"myelin/internal/room"
@@ -50,7 +51,9 @@ func (a *API) sendMessage(ctx context.Context, r *web.Request) (*web.Response, e
 		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, Content: content},
 		Txn:      transaction(r, "send", string(roomID), typ),
 	})
-	if err != nil {
+	if mxerr.Is(err, mxerr.CodeUnknown) { // the code for what may be no root of a thread
+		return nil, web.Status(err, http.StatusBadRequest)
+	} else if err != nil {
 		return nil, err
 	}
 	return web.JSON(eventSent{event}), nil

@@ -33,23 +33,32 @@ func (g *Graph) applyAll(tx *sqldb.Tx, jobs []*job) error {
 	if err := claimTxns(tx, jobs); err != nil {
 		return err
 	}
+	if err := claimAnnotations(tx, jobs); err != nil {
+		return err
+	}
 	if err := moveAll(tx, jobs); err != nil {
 		return err
 	}
 	if err := releaseTxns(tx, jobs); err != nil {
 		return err
 	}
+	releaseAnnotations(tx, jobs)
 	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return j.failed != nil })
+	roots, err := g.rootSenders(tx, jobs)
+	if err != nil {
+		return err
+	}
 	if err := place(tx, jobs); err != nil {
 		return err
 	}
 	writeStates(tx, jobs)
 	writeEvents(tx, jobs)
+	writeRelations(tx, jobs, roots)
 	if err := writeMembers(tx, jobs); err != nil {
 		return err
 	}
 	for _, j := range jobs {
-		if err := j.writeRest(tx); err != nil {
+		if err := g.writeRest(tx, j); err != nil {
 			return err
 		}
 		j.emit(tx)
@@ -362,8 +371,11 @@ func (j *job) posOf(tx *sqldb.Tx, m memberChange) (sqldb.Pos, error) {
 	return j.at, nil
 }
 
-func (j *job) writeRest(tx *sqldb.Tx) error {
+func (g *Graph) writeRest(tx *sqldb.Tx, j *job) error {
 	for _, r := range j.c.Redactions {
+		if err := j.unrelate(tx, r); err != nil {
+			return err
+		}
 		tx.Queue(pruneEvent, j.room, r.Target, r.By, r.Pruned.Raw())
 		tx.Queue(dropAwaited, j.room, r.Pruned.ID())
 	}
@@ -381,6 +393,11 @@ func (j *job) writeRest(tx *sqldb.Tx) error {
 	if j.c.Whole {
 		if err := j.endPartial(tx); err != nil {
 			return err
+		}
+		for _, e := range j.c.Rejudged {
+			if err := g.rejudge(tx, e); err != nil {
+				return err
+			}
 		}
 	}
 	if len(j.c.Filled) > 0 {

@@ -27,7 +27,7 @@ type Ticket struct {
 // Done is closed once the outcome is known; Wait then returns at once.
 func (t *Ticket) Done() <-chan struct{} { return t.t.Done() }
 
-// Wait returns nil once the commit is durable, ErrConflict, ErrTxn, or another error. If ctx ends before the commit was taken up it is
+// Wait returns nil once the commit is durable, ErrConflict, ErrTxn, ErrAnnotated, or another error. If ctx ends before the commit was taken up it is
 // withdrawn, and what was built on it will fail with ErrConflict. Somebody must wait for each commit: only then does memory learn of it.
 func (t *Ticket) Wait(ctx context.Context) error {
 	err := t.t.Wait(ctx)
@@ -68,13 +68,17 @@ type job struct {
 	ids     []string // of events that may be stored already
 	members []memberChange
 	txns    []txnRow
-	size    int
-	result  *Head // nil for a commit that moves no head
+	// relating are the events that relate to others.
+	relating []relating
+	size     int
+	result   *Head // nil for a commit that moves no head
 	// What follows belongs to the current run of apply.
 	failed  error
 	claimed []string // keys of txns
-	seq     int64
-	at      sqldb.Pos // of what changed without an event; 0 until there is such
+	// annotated are the events whose annotation was claimed.
+	annotated []EventNID
+	seq       int64
+	at        sqldb.Pos // of what changed without an event; 0 until there is such
 }
 
 // memberChange is a change of memberships, by an event of the commit or, with nil, by state resolution.
@@ -186,6 +190,10 @@ func (j *job) addEvent(e *Event) error {
 	}
 	if e.Txn.ID != "" {
 		j.txns = append(j.txns, txnRow{e.Txn.key(), e.NID})
+	}
+	if r, ok := relates(e); ok {
+		j.relating = append(j.relating, r)
+		j.size += 300
 	}
 	j.size += len(e.PDU.Raw()) + 200
 	return nil

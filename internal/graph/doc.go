@@ -3,7 +3,8 @@
 //
 // # Owns
 //
-// The tables rooms, events, states, state_keys, memberships, txns, gaps and awaited, all SQL on them, and the caches of what they hold.
+// The tables rooms, events, states, state_keys, memberships, txns, gaps and awaited, and the index of relations (relations, aggregates, thread_users,
+// annotations); all SQL on them, and the caches of what they hold.
 // It decides nothing: whether an event may be sent is for package room, whether a user may see it is for package view.
 //
 // # The head
@@ -36,6 +37,9 @@
 //   - memberships holds, for each user and room, what the room's current state says; and for rooms this server is not part
 //     of, the last invite, knock or rejection that it was told of.
 //   - One transaction ID of one device in one scope makes one event.
+//   - Each event that is neither hidden nor redacted, and that relates to another one, stands in the index of relations from its own commit on. Nothing
+//     there asks whether the other event is stored: it may come later.
+//   - A user of ours annotates an event once with one type and key ([ErrAnnotated]).
 //
 // # Refuses
 //

@@ -27,6 +27,11 @@ import (
 //
 // awaited has the redactions that came before what they redact.
 //
+// relations has a row for each event of a timeline that relates to another event, which need not be here. What is known of a parent's children at
+// once stands in aggregates: for each sender and type of m.replace events the last one that may be valid, for a thread its newest event
+// and how many it has, for references how many there are. thread_users counts the events that each user has in a thread; began says that they sent its root.
+// annotations has of each user's equal annotations of an event the first; annotation is a hash of the key.
+//
 // partial_rooms has the rooms that were joined without knowing all their members. done is the position at which they were known, 0 before
 // that; the heads of those say so as well.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
@@ -149,6 +154,49 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		done BIGINT NOT NULL
 	) WITHOUT ROWID;
 	ALTER TABLE heads ADD COLUMN partial BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "graph", Version: 5, SQL: `
+	CREATE TABLE relations (
+		room_nid BIGINT NOT NULL,
+		parent_id TEXT NOT NULL,
+		kind BIGINT NOT NULL,
+		ord BIGINT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		rel_type TEXT NOT NULL,
+		type TEXT NOT NULL,
+		sender TEXT NOT NULL,
+		PRIMARY KEY (room_nid, parent_id, kind, ord)
+	) WITHOUT ROWID;
+	CREATE TABLE aggregates (
+		room_nid BIGINT NOT NULL,
+		parent_id TEXT NOT NULL,
+		kind BIGINT NOT NULL,
+		sender TEXT NOT NULL,
+		type TEXT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		ord BIGINT NOT NULL,
+		ts BIGINT NOT NULL,
+		event_id TEXT NOT NULL,
+		total BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, parent_id, kind, sender, type)
+	) WITHOUT ROWID;
+	CREATE INDEX threads_by_activity ON aggregates (room_nid, ord) WHERE kind = 2;
+	CREATE TABLE thread_users (
+		room_nid BIGINT NOT NULL,
+		user_id TEXT NOT NULL,
+		root_id TEXT NOT NULL,
+		total BIGINT NOT NULL,
+		began BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, user_id, root_id)
+	) WITHOUT ROWID;
+	CREATE TABLE annotations (
+		room_nid BIGINT NOT NULL,
+		parent_id TEXT NOT NULL,
+		sender TEXT NOT NULL,
+		type TEXT NOT NULL,
+		annotation TEXT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, parent_id, sender, type, annotation)
+	) WITHOUT ROWID;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

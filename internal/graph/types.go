@@ -140,7 +140,8 @@ type Extremity struct {
 type Redaction struct {
 	Target EventNID
 	By     EventNID
-	Pruned *event.PDU
+	// Was is the event as it was: what it related to is undone.
+	Was, Pruned *event.PDU
 }
 
 // Gap is a backward extremity: an event that Child refers to and that is not stored.

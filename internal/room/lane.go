@@ -102,6 +102,8 @@ func (r *Rooms) advance(ctx context.Context, room id.RoomID, txn graph.TxnRef, d
 			if known, err := r.answered(ctx, txn, nil); err != nil || known != "" {
 				return known, err
 			}
+		case errors.Is(err, graph.ErrAnnotated):
+			return r.answered(ctx, txn, alreadyAnnotated())
 		case !errors.Is(err, graph.ErrConflict):
 			return "", fmt.Errorf("commit to %s: %w", room, err)
 		}

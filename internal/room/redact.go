@@ -82,6 +82,6 @@ func (j *judgement) redact(ctx context.Context, c *graph.Commit, target, by *gra
 	if err != nil {
 		return err
 	}
-	c.Redactions = append(c.Redactions, graph.Redaction{Target: target.NID, By: by.NID, Pruned: pruned})
+	c.Redactions = append(c.Redactions, graph.Redaction{Target: target.NID, By: by.NID, Was: target.PDU, Pruned: pruned})
 	return nil
 }

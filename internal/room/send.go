@@ -31,6 +31,10 @@ func (r *Rooms) Send(ctx context.Context, m Message) (id.EventID, error) {
 	if known, ok := r.sent.GetIfPresent(m.Txn); ok {
 		return known, nil
 	}
+	unrelated, err := r.mayRelate(ctx, m)
+	if err != nil {
+		return "", err
+	}
 	return r.compose(ctx, m.Room, m.Txn, func(b *batch) (step, error) {
 		if err := r.checkAliases(ctx, b, m); err != nil {
 			return step{}, err
@@ -38,6 +42,9 @@ func (r *Rooms) Send(ctx context.Context, m Message) (id.EventID, error) {
 		pdu, err := b.add(ctx, m.Proposal)
 		if err != nil {
 			return step{}, err
+		}
+		if unrelated != nil { // which only those are told who may send to the room
+			return step{}, unrelated
 		}
 		return b.step(pdu.ID(), m.Txn), nil
 	})
@@ -166,6 +173,7 @@ func (b *batch) redact(target *graph.Event) error {
 	b.redactions = append(b.redactions, graph.Redaction{
 		Target: target.NID,
 		By:     b.events[len(b.events)-1].NID,
+		Was:    target.PDU,
 		Pruned: pruned,
 	})
 	return nil
