@@ -92,8 +92,8 @@ func (a *API) Routes() []web.Route {
 // Authenticate finds out which server signed a request: web.Config.AuthenticateServer.
 //
 // Spec: ss Request Authentication
-func (a *API) Authenticate(ctx context.Context, r *web.Request, body []byte) (origin, destination id.ServerName, err error) {
-	return a.Client.Authenticate(ctx, r.HTTP, body)
+func (a *API) Authenticate(ctx context.Context, r *web.Request, body func() ([]byte, error)) (origin, destination id.ServerName, err error) {
+	return a.Client.Authenticate(ctx, r.HTTP, r.RemoteAddr, body)
 }
 
 // Paths that operations share.

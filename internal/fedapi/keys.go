@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -99,7 +100,7 @@ func (a *API) notarise(ctx context.Context, r *web.Request, wanted map[id.Server
 			continue
 		}
 		asking.Go(func() error {
-			keys, err := a.signedKeys(ctx, signer, name, until)
+			keys, err := a.signedKeys(ctx, signer, name, until, r.RemoteAddr)
 			if err != nil {
 				a.Log.Debug("the keys of another server can't be had", "server", name, "error", err)
 				return nil
@@ -120,7 +121,7 @@ func (a *API) notarise(ctx context.Context, r *web.Request, wanted map[id.Server
 }
 
 // signedKeys returns the keys of a server with the signature of the signer, a name of ours.
-func (a *API) signedKeys(ctx context.Context, signer, name id.ServerName, until int64) (json.RawMessage, error) {
+func (a *API) signedKeys(ctx context.Context, signer, name id.ServerName, until int64, from netip.Addr) (json.RawMessage, error) {
 	key, ok := a.Ours.Key(signer)
 	if !ok {
 		return nil, fmt.Errorf("there is no key of %s", signer)
@@ -133,7 +134,7 @@ func (a *API) signedKeys(ctx context.Context, signer, name id.ServerName, until 
 		if until == 0 {
 			until = time.Now().UnixMilli()
 		}
-		keys, err = a.Client.Notarise(ctx, name, until)
+		keys, err = a.Client.Notarise(ctx, name, until, from)
 	}
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -22,12 +23,13 @@ const (
 	maxGuesses = 8
 )
 
-// Authenticate finds out which server sent a request, and to which name of ours. Body is all of the request's body.
+// Authenticate finds out which server sent a request, from an address, and to which name of ours. Body reads all of the request's body: it is called last, when
+// the header promises something and the key that signed is at hand.
 // The error is an *mxerr.Error: M_UNAUTHORIZED where the signature doesn't prove anything, M_FORBIDDEN for a server
-// we don't speak with. A success counts as Heard.
+// we don't speak with, M_LIMIT_EXCEEDED where too many keys are being fetched for requests from the address. A success counts as Heard.
 //
 // Spec: ss Request Authentication
-func (c *Client) Authenticate(ctx context.Context, r *http.Request, body []byte) (origin, destination id.ServerName, err error) {
+func (c *Client) Authenticate(ctx context.Context, r *http.Request, from netip.Addr, body func() ([]byte, error)) (origin, destination id.ServerName, err error) {
 	all, err := allCredentials(r.Header.Values("Authorization"))
 	if err != nil {
 		return "", "", unauthorized("The Authorization header is not valid: %v.", err)
@@ -43,23 +45,25 @@ func (c *Client) Authenticate(ctx context.Context, r *http.Request, body []byte)
 	if err != nil {
 		return "", "", err
 	}
-	contents, err := canonicalContents(body)
-	if err != nil {
-		return "", "", err
-	}
 	ids := make([]sign.KeyID, len(all))
 	for i, one := range all {
 		ids[i] = one.key
 	}
-	ctx, cancel := context.WithTimeout(ctx, authenticateTimeout)
-	defer cancel()
 	w := want{server: origin, ids: ids, at: time.Now().UnixMilli(), strict: true, request: true}
-	if err := c.obtain(ctx, []want{w}, nil); err != nil && ctx.Err() == nil {
+	if err := c.signersKeys(ctx, w, from); err != nil {
 		return "", "", fmt.Errorf("fetch the keys of %s: %w", origin, err)
 	}
 	keys := c.valid(w)
 	if len(keys) == 0 {
 		return "", "", unauthorized("The key that signed the request can't be had from %s.", origin)
+	}
+	raw, err := body()
+	if err != nil {
+		return "", "", err
+	}
+	contents, err := canonicalContents(raw)
+	if err != nil {
+		return "", "", err
 	}
 	for _, name := range names {
 		for _, content := range contents {
@@ -74,6 +78,17 @@ func (c *Client) Authenticate(ctx context.Context, r *http.Request, body []byte)
 		}
 	}
 	return "", "", unauthorized("The signature of the request is wrong.")
+}
+
+// signersKeys waits for keys for a while. That they were not to be had is no error.
+func (c *Client) signersKeys(ctx context.Context, w want, from netip.Addr) error {
+	ctx, cancel := context.WithTimeout(ctx, authenticateTimeout)
+	defer cancel()
+	err := c.obtain(ctx, c.ring.requestsFrom(from), []want{w}, nil)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func unauthorized(format string, args ...any) *mxerr.Error {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +29,10 @@ func signedBy(r *remote, key sign.Key, method, uri, host, destination, content s
 	return rq
 }
 
+func bodyOf(s string) func() ([]byte, error) {
+	return func() ([]byte, error) { return []byte(s), nil }
+}
+
 // Spec: ss Request Authentication
 func TestAuthenticate(t *testing.T) {
 	n := newNetwork(t)
@@ -37,7 +44,7 @@ func TestAuthenticate(t *testing.T) {
 		return signedBy(r, r.key, "PUT", uri, "us.example", "us.example", `{"a":1,"b":[]}`)
 	}
 	body := `{ "b": [], "a": 1 }`
-	origin, destination, err := c.Authenticate(t.Context(), good(), []byte(body))
+	origin, destination, err := c.Authenticate(t.Context(), good(), netip.Addr{}, bodyOf(body))
 	if err != nil || origin != "hs.example" || destination != us {
 		t.Fatalf("%s to %s, %v", origin, destination, err)
 	}
@@ -73,7 +80,7 @@ func TestAuthenticate(t *testing.T) {
 			return rq
 		}(), body, us},
 	} {
-		if origin, to, err := c.Authenticate(t.Context(), c2.rq, []byte(c2.body)); err != nil || origin != "hs.example" || to != c2.to {
+		if origin, to, err := c.Authenticate(t.Context(), c2.rq, netip.Addr{}, bodyOf(c2.body)); err != nil || origin != "hs.example" || to != c2.to {
 			t.Errorf("%s: %s to %s, %v", name, origin, to, err)
 		}
 	}
@@ -100,15 +107,15 @@ func TestAuthenticate(t *testing.T) {
 			return rq
 		}(), body},
 	} {
-		if origin, _, err := c.Authenticate(t.Context(), c2.rq, []byte(c2.body)); !mxerr.Is(err, mxerr.CodeUnauthorized) {
+		if origin, _, err := c.Authenticate(t.Context(), c2.rq, netip.Addr{}, bodyOf(c2.body)); !mxerr.Is(err, mxerr.CodeUnauthorized) {
 			t.Errorf("%s: %s, %v", name, origin, err)
 		}
 	}
-	if _, _, err := c.Authenticate(t.Context(), good(), []byte(`{`)); !mxerr.Is(err, mxerr.CodeNotJSON) {
+	if _, _, err := c.Authenticate(t.Context(), good(), netip.Addr{}, bodyOf(`{`)); !mxerr.Is(err, mxerr.CodeNotJSON) {
 		t.Errorf("a body that is no JSON: %v", err)
 	}
 	denying := n.sqlite(func(cfg *Config) { cfg.Deny = []string{"hs.*"} })
-	if _, _, err := denying.Authenticate(t.Context(), good(), []byte(body)); !mxerr.Is(err, mxerr.CodeForbidden) {
+	if _, _, err := denying.Authenticate(t.Context(), good(), netip.Addr{}, bodyOf(body)); !mxerr.Is(err, mxerr.CodeForbidden) {
 		t.Errorf("a denied server: %v", err)
 	}
 }
@@ -130,7 +137,7 @@ func TestSignedAndAuthenticated(t *testing.T) {
 	receiver := n.named("hs.example")
 	r.mux.HandleFunc("/_matrix/federation/", func(w http.ResponseWriter, rq *http.Request) {
 		body := r.last().body
-		origin, destination, failure = receiver.Authenticate(rq.Context(), rq, []byte(body))
+		origin, destination, failure = receiver.Authenticate(rq.Context(), rq, netip.Addr{}, bodyOf(body))
 		fmt.Fprint(w, `{"pdus":{}}`)
 	})
 	if _, err := sender.SendTransaction(t.Context(), to("hs.example"), `a/b "c" ü?`, Transaction{OriginServerTS: 5, PDUs: raws(`{"z":1.0,"a":"<&>"}`), EDUs: raws(`{"b":1e3}`)}); err != nil {
@@ -156,7 +163,7 @@ func TestKeysOfRequests(t *testing.T) {
 		r := n.remote("hs.example", "8.8.8.1")
 		c := n.sqlite()
 		try := func(key sign.Key) error {
-			_, _, err := c.Authenticate(t.Context(), signedBy(r, key, "GET", "/x", "", "us.example", ""), nil)
+			_, _, err := c.Authenticate(t.Context(), signedBy(r, key, "GET", "/x", "", "us.example", ""), netip.Addr{}, bodyOf(""))
 			return err
 		}
 		first := r.key
@@ -180,5 +187,119 @@ func TestKeysOfRequests(t *testing.T) {
 		up()
 		time.Sleep(keyRefresh)
 		check(t, try(r.key))
+	})
+}
+
+// The body is not read before the header promises something and the key is at hand.
+func TestBodiesAreReadLast(t *testing.T) {
+	n := newNetwork(t)
+	r := n.remote("hs.example", "8.8.8.1")
+	n.host("dead.example", "8.8.8.9")
+	dead := &remote{tb: t, name: "dead.example", key: newKey(t, "one")}
+	c := n.sqlite(func(cfg *Config) { cfg.Deny = []string{"bad.*"} })
+	other := newKey(t, "two")
+	for name, rq := range map[string]*http.Request{
+		"for another server":   signedBy(r, r.key, "PUT", "/x", "", "them.example", `{}`),
+		"from ourselves":       signedBy(&remote{name: us}, r.key, "PUT", "/x", "", "us.example", `{}`),
+		"from a denied server": signedBy(&remote{name: "bad.example"}, r.key, "PUT", "/x", "", "us.example", `{}`),
+		"with an unknown key":  signedBy(r, other, "PUT", "/x", "", "us.example", `{}`),
+		"from a dead server":   signedBy(dead, dead.key, "PUT", "/x", "", "us.example", `{}`),
+	} {
+		_, _, err := c.Authenticate(t.Context(), rq, netip.Addr{}, func() ([]byte, error) {
+			t.Errorf("%s: the body was read", name)
+			return []byte(`{}`), nil
+		})
+		if !mxerr.Is(err, mxerr.CodeUnauthorized) && !mxerr.Is(err, mxerr.CodeForbidden) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whoever signs with the names of servers that don't answer uses up his own fetches, and with many addresses those of strangers. Room work and
+// requests of servers that are known go on, and so do those of a server whose name is misused.
+func TestStrangersExhaustTheirOwnShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		v := version(t, "10")
+		silent := func(i int) id.ServerName {
+			name := id.ServerName(fmt.Sprintf("d%d.example", i))
+			n.host(string(name), "8.8.4.4")
+			return name
+		}
+		n.listen("8.8.4.4:8448")
+		n.listen("8.8.4.4:443")
+		known, honest, room := n.remote("known.example", "8.8.8.1"), n.remote("honest.example", "8.8.8.2"), n.remote("room.example", "8.8.8.3")
+		c := n.sqlite()
+		ask := func(r *remote, from string) error {
+			_, _, err := c.Authenticate(t.Context(), signedBy(r, r.key, "GET", "/x", "", "us.example", ""), netip.MustParseAddr(from), bodyOf(""))
+			return err
+		}
+		check(t, ask(known, "9.0.0.1"))
+		known.rotate("two", now())
+		time.Sleep(keyRefresh)
+		forger := newKey(t, "one")
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		var full atomic.Int32
+		named := 0
+		flood := func(from string, names int) {
+			for range names {
+				named++
+				fake := &remote{name: silent(named), key: forger}
+				wg.Go(func() {
+					if mxerr.Is(ask(fake, from), mxerr.CodeLimitExceeded) {
+						full.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		flood("6.6.6.6", 200)
+		if got := full.Load(); got != 200-maxFlightsAsking {
+			t.Errorf("%d of 200 requests from one address were told to come later", got)
+		}
+		began := time.Now()
+		check(t, ask(honest, "9.0.0.2")) // a stranger from another address
+		for i := range 10 {
+			flood(fmt.Sprintf("6.6.7.%d", i), 20)
+		}
+		// All that strangers may have fetched at once is used up now.
+		_, errs := c.CheckPDUs(t.Context(), v, [][]byte{message(t, v, "room.example", room.key)}, "known.example")
+		check(t, errs[0])
+		check(t, ask(known, "9.0.0.1"))
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the others waited for %v", took)
+		}
+	})
+}
+
+// One server that sends events of users of many servers that are not there doesn't keep another one's from being checked.
+func TestSendersExhaustTheirOwnShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		v := version(t, "10")
+		n.listen("8.8.4.4:8448")
+		n.listen("8.8.4.4:443")
+		victim := n.remote("victim.example", "8.8.8.1")
+		c := n.sqlite()
+		forger := newKey(t, "one")
+		var events [][]byte
+		for i := range 500 {
+			name := id.ServerName(fmt.Sprintf("d%d.example", i))
+			n.host(string(name), "8.8.4.4")
+			events = append(events, message(t, v, name, forger))
+		}
+		// It names its victim as well, last.
+		events = append(events, message(t, v, "victim.example", victim.key))
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() { c.CheckPDUs(t.Context(), v, events, "hostile.example") })
+		synctest.Wait()
+		began := time.Now()
+		_, errs := c.CheckPDUs(t.Context(), v, [][]byte{message(t, v, "victim.example", victim.key)}, "other.example")
+		check(t, errs[0])
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the other server's event waited for %v", took)
+		}
 	})
 }

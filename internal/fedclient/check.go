@@ -54,7 +54,7 @@ func (c *Client) check(ctx context.Context, v *roomver.Version, raws [][]byte, h
 		}
 	}
 	if len(again) > 0 {
-		err := c.obtain(ctx, merge(wants), hint)
+		err := c.obtain(ctx, c.ring.eventsOf(hint, hearsay), merge(wants), hint)
 		parallel(len(again), func(k int) {
 			i := again[k]
 			var lacking []want

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -261,7 +262,7 @@ func TestNotaries(t *testing.T) {
 			t.Errorf("a lost key by a notary: %v", err)
 		}
 		// What a notary says is not for requests.
-		if _, _, err := c.Authenticate(t.Context(), signedBy(dead, dead.key, "GET", "/x", "", "us.example", ""), nil); err == nil {
+		if _, _, err := c.Authenticate(t.Context(), signedBy(dead, dead.key, "GET", "/x", "", "us.example", ""), netip.Addr{}, bodyOf("")); err == nil {
 			t.Error("a request was believed by a notary's word")
 		}
 		// Events that come again and again don't make us ask again and again.

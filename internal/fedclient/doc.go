@@ -13,7 +13,9 @@
 //   - A certificate is always verified, for the name that the specification says for the step that found the
 //     server, and nothing is sent before that.
 //   - Every answer is bounded in bytes, compressed and not, and in time: as a whole and between two pieces.
-//   - Requests at once to one server are bounded, and so are fetches of keys at once to all of them.
+//   - Requests at once to one server are bounded. Fetches of keys are bounded by what they are for (events, requests of servers whose keys were
+//     had before, requests of strangers) and within that by who causes them (shares.go): who exhausts his share waits alone.
+//   - The body of another server's request is read last, when its key is at hand.
 //   - What another server can make this one do is bounded by time and not by the number of its
 //     events: a server that answers is asked for its keys once a minute at most, and one that does not less and less often, a key ID that was not there is not
 //     looked for again for a while, and answers and failures of discovery are remembered.

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
 	"myelin/matrix/sign"
 )
 
 // obtain tries to have keys in memory that satisfy the wants. Whether it did is for the caller to see: the error is that of a
-// caller who gave up, or of the database. Servers that don't answer are not waited for any longer than patience where somebody else can be asked.
-func (c *Client) obtain(ctx context.Context, wants []want, hints []id.ServerName) error {
+// caller who gave up, of the database, or M_LIMIT_EXCEEDED where a request asks for too many at once. Servers that don't answer are not waited for any longer than patience where somebody else can be asked.
+func (c *Client) obtain(ctx context.Context, a account, wants []want, hints []id.ServerName) error {
 	byServer := make(map[id.ServerName][]want)
 	for _, w := range wants {
 		if w.server != "" && !c.ours.Is(w.server) {
@@ -29,7 +31,13 @@ func (c *Client) obtain(ctx context.Context, wants []want, hints []id.ServerName
 		}
 		if byServer[server] = s.lacking(of); len(byServer[server]) == 0 {
 			delete(byServer, server)
-		} else if flight := c.startFetch(server, s, byServer[server]); flight != nil {
+			continue
+		}
+		flight, err := c.startFetch(a, server, s, byServer[server])
+		if err != nil {
+			return err
+		}
+		if flight != nil {
 			flights = append(flights, flight)
 		}
 	}
@@ -87,6 +95,9 @@ func (c *Client) load(ctx context.Context, server id.ServerName, s *keySet) erro
 	defer s.mu.Unlock()
 	if !s.loaded {
 		s.keys, s.loaded = keys, true
+		if len(keys) > 0 {
+			c.ring.known(server, s)
+		}
 	}
 	return nil
 }
@@ -117,13 +128,15 @@ func (s *keySet) missing(wants []want, since time.Time) []want {
 	return out
 }
 
-// startFetch starts asking a server for its keys, or joins those who do already. It returns nil where it is not worth it or too early.
-func (c *Client) startFetch(server id.ServerName, s *keySet, wants []want) <-chan struct{} {
+// startFetch starts asking a server for its keys, or joins those who do already. It returns nil where it is not worth it or too early, and for
+// events also where too many fetches wait already: they will come again. A request is told so: M_LIMIT_EXCEEDED.
+func (c *Client) startFetch(a account, server id.ServerName, s *keySet, wants []want) (<-chan struct{}, error) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flight != nil {
-		return s.flight
+	p := a.of(s)
+	if f := s.flightFor(p, a.who); f != nil {
+		return f.done, nil
 	}
 	worth, request := false, false
 	for _, w := range wants {
@@ -136,35 +149,20 @@ func (c *Client) startFetch(server id.ServerName, s *keySet, wants []want) <-cha
 		next = waiting
 	}
 	if !worth || now.Before(next) || !c.Permitted(server) {
-		return nil
+		return nil, nil
 	}
-	flight := make(chan struct{})
-	slots := c.ring.forEvents
-	if request {
-		slots = c.ring.forOthers
+	f := &flight{pool: p, who: a.who, done: make(chan struct{})}
+	if !c.ring.start(c.ctx, p, a, func() { c.refresh(server, s, f) }) {
+		if a.pool == c.ring.forStrangers && c.ctx.Err() == nil {
+			return nil, mxerr.LimitExceeded(keyFetchTimeout)
+		}
+		return nil, nil
 	}
-	if !c.ring.start(func() { c.refresh(server, s, flight, slots) }) {
-		return nil
+	if len(s.flights) == 0 {
+		s.asked = now
 	}
-	s.flight, s.asked = flight, now
-	return flight
-}
-
-// start runs a fetch in the background, unless there are too many or the client is closed.
-func (r *ring) start(run func()) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed || r.queued >= maxFlights {
-		return false
-	}
-	r.queued++
-	r.flights.Go(func() {
-		run()
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.queued--
-	})
-	return true
+	s.flights = append(s.flights, f)
+	return f.done, nil
 }
 
 // close waits for the fetches under way, whose context has ended.
@@ -176,12 +174,8 @@ func (r *ring) close() {
 }
 
 // refresh asks a server for its keys and ends the flight.
-func (c *Client) refresh(server id.ServerName, s *keySet, flight, slots chan struct{}) {
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-c.ctx.Done():
-	}
+func (c *Client) refresh(server id.ServerName, s *keySet, f *flight) {
+	began := time.Now()
 	held, err := c.fetchDirect(c.ctx, server)
 	outcome := "ok"
 	if err != nil {
@@ -192,15 +186,20 @@ func (c *Client) refresh(server id.ServerName, s *keySet, flight, slots chan str
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer close(flight)
-	s.flight = nil
+	defer close(f.done)
+	s.flights = slices.DeleteFunc(s.flights, func(other *flight) bool { return other == f })
 	if err != nil {
+		if !s.answered.Before(began) && !s.answered.IsZero() || !s.failed.Before(began) && !s.failed.IsZero() {
+			return // another fetch, at the same time, has found out as much or more
+		}
+		s.failed = now
 		s.failures++
 		s.next = now.Add(backoff(s.failures, keyRetry, keyRetryMost))
 		return
 	}
 	s.keys, s.loaded, s.failures = held, true, 0
 	s.answered, s.next = now, now.Add(keyRefresh)
+	c.ring.known(server, s)
 }
 
 // fetchDirect gets a server's keys from itself, keeps them, and returns all that count from now on.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -84,7 +85,7 @@ func (s *keySet) notaryMay(wants []want, now time.Time) []want {
 func (s *keySet) silent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	unanswered := s.flight != nil && s.answered.IsZero() && time.Since(s.asked) >= patience
+	unanswered := len(s.flights) > 0 && s.answered.IsZero() && time.Since(s.asked) >= patience
 	return s.failures > 0 || unanswered
 }
 
@@ -177,15 +178,16 @@ func (c *Client) takeNotarised(ctx context.Context, notary id.ServerName, raw js
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys, s.loaded = held, true
+	c.ring.known(server, s)
 	return nil
 }
 
 // Notarise returns the object of a server's keys as that server signed it last, valid until a time where possible, in milliseconds
 // since the epoch. What is held is used for half of its life; when the server does not answer, for as long as there is nothing better.
-// The error is M_NOT_FOUND where there is nothing.
+// The error is M_NOT_FOUND where there is nothing, and M_LIMIT_EXCEEDED where too much is being fetched for whoever asks from the address.
 //
 // Spec: ss perspectivesKeyQuery
-func (c *Client) Notarise(ctx context.Context, server id.ServerName, minValid int64) (json.RawMessage, error) {
+func (c *Client) Notarise(ctx context.Context, server id.ServerName, minValid int64, from netip.Addr) (json.RawMessage, error) {
 	if c.ours.Is(server) {
 		return c.OwnKeys(server)
 	}
@@ -203,7 +205,11 @@ func (c *Client) Notarise(ctx context.Context, server id.ServerName, minValid in
 		return nil, err
 	}
 	// Any key will do: what is wanted is a fresh answer.
-	if flight := c.startFetch(server, s, []want{{server: server, ids: []sign.KeyID{"ed25519:"}, request: true}}); flight != nil {
+	flight, err := c.startFetch(c.ring.requestsFrom(from), server, s, []want{{server: server, ids: []sign.KeyID{"ed25519:"}, request: true}})
+	if err != nil && !found {
+		return nil, err
+	}
+	if flight != nil {
 		if err := wait(ctx, []<-chan struct{}{flight}, false); err != nil && !found {
 			return nil, err
 		}

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// maxKeySets bounds the servers whose keys are in memory.
+	// maxKeySets bounds the servers whose keys are in memory, and maxStrange those of which it is remembered that they gave none.
 	maxKeySets = 20_000
+	maxStrange = 20_000
 	// A server's keys are fetched at most once in keyRefresh; after a failure once in keyRetry, then in twice as long each time, up to
 	// keyRetryMost. For a request that waits keyRefresh is the longest pause.
 	keyRefresh   = time.Minute
@@ -29,9 +30,6 @@ const (
 	// missedFor is how long a key that was not there is not looked for again; maxMissed bounds the IDs that are remembered.
 	missedFor = 10 * time.Minute
 	maxMissed = 64
-	// maxFetches bounds the fetches of keys at once: for events, and apart from these for requests. maxFlights bounds those that wait.
-	maxFetches = 64
-	maxFlights = 4096
 	// keyFetchTimeout bounds one fetch.
 	keyFetchTimeout = 15 * time.Second
 	// patience is how long events wait for servers to give their keys before notaries are asked.
@@ -42,13 +40,14 @@ const (
 type ring struct {
 	notaries []id.ServerName
 
-	mu     sync.Mutex // guards what follows, the values of sets excepted
-	sets   *otter.Cache[id.ServerName, *keySet]
-	closed bool
-	queued int
+	mu   sync.Mutex // guards what follows, the values of sets excepted
+	sets *otter.Cache[id.ServerName, *keySet]
+	// strange holds the servers that never gave a key, of which anybody can name as many as he likes.
+	strange *otter.Cache[id.ServerName, *keySet]
+	closed  bool
 
-	flights              sync.WaitGroup
-	forEvents, forOthers chan struct{}
+	flights                           sync.WaitGroup
+	forEvents, forKnown, forStrangers *pool
 }
 
 // keySet is what is known of one server's keys.
@@ -65,8 +64,9 @@ type keySet struct {
 	// notaryAsked and notaryMissed are the same for notaries.
 	notaryAsked  time.Time
 	notaryMissed map[sign.KeyID]time.Time
-	// flight is closed when the fetch under way is over; nil if there is none.
-	flight chan struct{}
+	// flights are the fetches under way, failed is when the last of them failed.
+	flights []*flight
+	failed  time.Time
 }
 
 // want asks for any one of a server's keys that counts at a time.
@@ -86,7 +86,8 @@ type want struct {
 func newRing(notaries []id.ServerName) *ring {
 	return &ring{
 		notaries: notaries, sets: otter.Must(&otter.Options[id.ServerName, *keySet]{MaximumSize: maxKeySets}),
-		forEvents: make(chan struct{}, maxFetches), forOthers: make(chan struct{}, maxFetches),
+		strange:   otter.Must(&otter.Options[id.ServerName, *keySet]{MaximumSize: maxStrange}),
+		forEvents: newPool(), forKnown: newPool(), forStrangers: newPool(),
 	}
 }
 
@@ -100,10 +101,24 @@ func (r *ring) set(server id.ServerName) *keySet {
 	if s, ok := r.sets.GetIfPresent(server); ok {
 		return s
 	}
+	if s, ok := r.strange.GetIfPresent(server); ok {
+		return s
+	}
 	s := &keySet{}
 	// The name may be part of an event, which must not stay in memory for it.
-	r.sets.Set(id.ServerName(strings.Clone(string(server))), s)
+	r.strange.Set(id.ServerName(strings.Clone(string(server))), s)
 	return s
+}
+
+// known notes that keys of a server are at hand.
+func (r *ring) known(server id.ServerName, s *keySet) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.sets.GetIfPresent(server); !ok {
+		server = id.ServerName(strings.Clone(string(server)))
+		r.sets.Set(server, s)
+		r.strange.Invalidate(server)
+	}
 }
 
 // Keys returns those of a server's keys that count for something signed at a time, in milliseconds since the epoch, by the rules of
@@ -118,7 +133,7 @@ func (c *Client) Keys(ctx context.Context, server id.ServerName, ids []sign.KeyI
 	for i := range ids {
 		wants[i] = want{server: server, ids: ids[i : i+1], at: at, strict: true}
 	}
-	if err := c.obtain(ctx, wants, hint); err != nil {
+	if err := c.obtain(ctx, c.ring.eventsOf(append(hint[:len(hint):len(hint)], server), false), wants, hint); err != nil {
 		return nil, err
 	}
 	keys := c.valid(want{server: server, ids: ids, at: at, strict: true})
@@ -147,7 +162,7 @@ func (c *Client) VerifyJSON(ctx context.Context, object []byte, server id.Server
 	if len(w.ids) == 0 {
 		return &Fault{Kind: FaultSignature, Signer: server, Err: sign.ErrMissing}
 	}
-	if err := c.obtain(ctx, []want{w}, nil); err != nil {
+	if err := c.obtain(ctx, c.ring.eventsOf([]id.ServerName{server}, false), []want{w}, nil); err != nil {
 		return &Fault{Kind: FaultKeys, Signer: server, Err: err}
 	}
 	keys := c.valid(w)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +49,7 @@ func TestKeysAreFetchedAndKept(t *testing.T) {
 		if err != nil || !keys[r.key.ID].Equal(r.key.Public()) {
 			t.Fatalf("%v, %v", keys, err)
 		}
-		object, err := c.Notarise(t.Context(), "hs.example", now())
+		object, err := c.Notarise(t.Context(), "hs.example", now(), netip.Addr{})
 		check(t, err)
 		check(t, sign.Verify(object, "hs.example", r.key.ID, r.key.Public()))
 		c.Close()
@@ -61,7 +62,7 @@ func TestKeysAreFetchedAndKept(t *testing.T) {
 		if err != nil || !keys[r.key.ID].Equal(r.key.Public()) || r.keyFetches() != 1 {
 			t.Fatalf("after a restart: %v, %v, %d fetches", keys, err, r.keyFetches())
 		}
-		if again, err := c.Notarise(t.Context(), "hs.example", now()+int64(100*24*time.Hour/time.Millisecond)); err != nil || string(again) != string(object) {
+		if again, err := c.Notarise(t.Context(), "hs.example", now()+int64(100*24*time.Hour/time.Millisecond), netip.Addr{}); err != nil || string(again) != string(object) {
 			t.Errorf("the server is away, and the object is %s, %v", again, err)
 		}
 		sqldbtest.PrepareAll(t, db)
@@ -147,7 +148,7 @@ func TestValidity(t *testing.T) {
 		ctx := t.Context()
 		fits := func(keyID sign.KeyID, at int64, strict bool) bool {
 			w := want{server: "hs.example", ids: []sign.KeyID{keyID}, at: at, strict: strict}
-			check(t, c.obtain(ctx, []want{w}, nil))
+			check(t, c.obtain(ctx, c.ring.requestsFrom(netip.Addr{}), []want{w}, nil))
 			return len(c.valid(w)) == 1
 		}
 		for _, s := range []struct {
@@ -424,7 +425,7 @@ func TestNotarise(t *testing.T) {
 		c := n.sqlite()
 		ask := func(minValid time.Duration, fetches int) {
 			t.Helper()
-			raw, err := c.Notarise(t.Context(), "hs.example", time.Now().Add(minValid).UnixMilli())
+			raw, err := c.Notarise(t.Context(), "hs.example", time.Now().Add(minValid).UnixMilli(), netip.Addr{})
 			check(t, err)
 			check(t, sign.Verify(raw, "hs.example", r.key.ID, r.key.Public()))
 			if r.keyFetches() != fetches {
@@ -440,10 +441,10 @@ func TestNotarise(t *testing.T) {
 		time.Sleep(time.Hour)
 		ask(2000*24*time.Hour, 3)
 		ask(2000*24*time.Hour, 3)
-		if _, err := c.Notarise(t.Context(), "dead.example", now()); !mxerr.Is(err, mxerr.CodeNotFound) {
+		if _, err := c.Notarise(t.Context(), "dead.example", now(), netip.Addr{}); !mxerr.Is(err, mxerr.CodeNotFound) {
 			t.Errorf("a server that isn't there: %v", err)
 		}
-		own, err := c.Notarise(t.Context(), us, now())
+		own, err := c.Notarise(t.Context(), us, now(), netip.Addr{})
 		check(t, err)
 		if _, err := parseServerKeys(own, us, time.Now()); err != nil {
 			t.Error(err)

@@ -247,7 +247,7 @@ func (x *examiner) software(ctx context.Context) bool {
 //
 // Spec: ss getServerKey
 func (x *examiner) keys(ctx context.Context) bool {
-	raw, err := x.client.Notarise(ctx, x.name, time.Now().Add(keysHoldTime).UnixMilli())
+	raw, err := x.client.Notarise(ctx, x.name, time.Now().Add(keysHoldTime).UnixMilli(), netip.Addr{})
 	if err != nil {
 		x.say(Wrong, "Its keys can't be had, so nothing that it sends can be believed: %v.", err)
 		return false

@@ -15,7 +15,7 @@
 //     says nothing; its text goes to the log only.
 //   - Tokens, query strings and bodies are never logged.
 //   - A request of another server reaches its handler only after its signature was checked over the body as it came, of at
-//     most Route.MaxBody bytes.
+//     most Route.MaxBody bytes. Until then its body counts for the address it came from, and what is held of all such bodies is bounded (held.go).
 //   - Metric labels come from the route table and from closed lists in this package.
 //
 // # What it refuses
@@ -25,7 +25,7 @@
 //
 // # Locks
 //
-// The only locks are those of the rate limiter's shards. They guard maps in memory, are
+// The only locks are those of the rate limiter's shards and that of the count of bodies held. They guard maps in memory, are
 // never held over a call out of this package and never nest.
 //
 // Spec: cs Standard error response

@@ -61,16 +61,25 @@ func (l *limiter) takeAddress(class Rate, addr netip.Addr, now time.Time) time.D
 	if l == nil || class >= RateNone || !addr.IsValid() {
 		return 0
 	}
-	// Whoever has one IPv6 address has its whole /64.
+	prefix := prefixOf(addr)
+	if !prefix.IsValid() {
+		return 0
+	}
+	return l.address[class].take(prefix, now)
+}
+
+// prefixOf is what counts as one address: whoever has one IPv6 address has its whole /64. It is not valid where the address isn't.
+func prefixOf(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap()
 	bits := 32
 	if addr.Is6() {
 		bits = 64
 	}
 	prefix, err := addr.Prefix(bits)
 	if err != nil {
-		return 0
+		return netip.Prefix{}
 	}
-	return l.address[class].take(prefix, now)
+	return prefix
 }
 
 func (l *limiter) takeUser(class Rate, user string, now time.Time) time.Duration {

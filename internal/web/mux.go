@@ -30,9 +30,9 @@ type Config struct {
 	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
 	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
 	Authenticate func(ctx context.Context, token string, r *Request) (Caller, error)
-	// AuthenticateServer finds out which server signed a request, and which name of ours it was meant for. The body is what
-	// came, read to its end. Needed for routes with Auth Server only.
-	AuthenticateServer func(ctx context.Context, r *Request, body []byte) (origin, destination id.ServerName, err error)
+	// AuthenticateServer finds out which server signed a request, and which name of ours it was meant for. It calls body, which reads the
+	// body as it came to its end, once nothing else is left to find out. Needed for routes with Auth Server only.
+	AuthenticateServer func(ctx context.Context, r *Request, body func() ([]byte, error)) (origin, destination id.ServerName, err error)
 	// Translate gives an errcode to errors of packages that know none, such as a database that
 	// refuses a text; what it does not know it returns as it is. May be nil.
 	Translate func(error) error
@@ -55,6 +55,7 @@ type Mux struct {
 	router       router
 	elsewhere    router
 	limiter      *limiter
+	held         *held
 	metrics      *metrics
 	unrecognized *routeMetrics
 }
@@ -64,7 +65,7 @@ func New(c Config) (*Mux, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Mux{config: c, metrics: newMetrics(c.Metrics)}
+	h := &Mux{config: c, metrics: newMetrics(c.Metrics), held: newHeld()}
 	if c.Limits != nil {
 		h.limiter = newLimiter(*c.Limits)
 	}
@@ -135,6 +136,7 @@ func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.metrics.inFlight.Dec()
 
 	req := &Request{HTTP: r, writer: w, draining: h.config.Draining}
+	defer func() { req.holding.release() }()
 	resp, err := h.answer(req, start)
 	done := outcome{start: start}
 	if err != nil {
@@ -145,6 +147,10 @@ func (h *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				err = h.config.Translate(err)
 			}
 			resp, done.code, done.blame = toResponse(err)
+		}
+		if !req.read && r.ContentLength != 0 {
+			// Before it answers package net/http reads some of what is left of the body, for as long as that takes.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTimeout))
 		}
 	}
 	if !done.left {
@@ -229,8 +235,11 @@ func (h *Mux) authenticate(req *Request) error {
 	return nil
 }
 
-// authenticateServer reads the body, which the signature covers. A request that doesn't even claim to be signed is
-// refused before.
+// lingerTimeout is how long a client that is refused may go on to send its body.
+const lingerTimeout = 5 * time.Second
+
+// authenticateServer has the signature checked. A request that doesn't even claim to be signed is refused at once, and the body, which the
+// signature covers, is read last.
 //
 // Spec: ss Request Authentication
 func (h *Mux) authenticateServer(req *Request) error {
@@ -241,14 +250,18 @@ func (h *Mux) authenticateServer(req *Request) error {
 	if !claims {
 		return mxerr.New(mxerr.CodeUnauthorized, "This endpoint is for other servers: the request must be signed.")
 	}
-	body, err := req.Body()
+	now := time.Now()
+	req.holding = h.held.of(req.RemoteAddr, now)
+	origin, destination, err := h.config.AuthenticateServer(req.HTTP.Context(), req, req.unproven)
 	if err != nil {
-		return err
-	}
-	req.Origin, req.Destination, err = h.config.AuthenticateServer(req.HTTP.Context(), req, body)
-	if err != nil {
+		req.holding.release() // an answer may take its time
 		return fmt.Errorf("authenticate a server: %w", err)
 	}
+	if err := req.holding.prove(origin, now); err != nil {
+		h.metrics.limited.WithLabelValues(req.route.Rate.String(), "server").Inc()
+		return err
+	}
+	req.Origin, req.Destination = origin, destination
 	return nil
 }
 

@@ -41,6 +41,8 @@ type Request struct {
 	query    url.Values
 	body     []byte
 	read     bool
+	// holding counts the body of another server's request.
+	holding *holding
 }
 
 // Op is the operation's id.
@@ -174,6 +176,8 @@ func readAll(body io.Reader, claimed, limit int64) ([]byte, error) {
 			return nil, tooLargeBody(limit)
 		case errors.Is(err, io.EOF):
 			return buf, nil
+		case mxerr.Is(err, mxerr.CodeLimitExceeded):
+			return nil, err
 		case err != nil:
 			return nil, Status(mxerr.New(mxerr.CodeUnknown, "The request's body could not be read to its end."), http.StatusBadRequest)
 		}

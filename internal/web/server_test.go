@@ -18,8 +18,15 @@ import (
 )
 
 // signedBy takes the text after the scheme for the origin, and "forged" for a wrong signature.
-func signedBy(_ context.Context, r *web.Request, body []byte) (origin, destination id.ServerName, err error) {
+func signedBy(_ context.Context, r *web.Request, read func() ([]byte, error)) (origin, destination id.ServerName, err error) {
 	_, name, _ := strings.Cut(r.HTTP.Header.Get("Authorization"), " ")
+	if name == "unknown" {
+		return "", "", mxerr.New(mxerr.CodeUnauthorized, "The key is out of reach.")
+	}
+	body, err := read()
+	if err != nil {
+		return "", "", err
+	}
 	if name == "forged" || bytes.Contains(body, []byte("changed")) {
 		return "", "", mxerr.New(mxerr.CodeUnauthorized, "The signature is wrong.")
 	}
@@ -80,6 +87,7 @@ func TestUnsignedBodiesStayUnread(t *testing.T) {
 	})
 	wantAnswer(t, serverRequest(mux, "", "", unread{t}), 401, "M_UNAUTHORIZED")
 	wantAnswer(t, serverRequest(mux, "Bearer", "token", unread{t}), 401, "M_UNAUTHORIZED")
+	wantAnswer(t, serverRequest(mux, "X-Matrix", "unknown", unread{t}), 401, "M_UNAUTHORIZED")
 }
 
 // TestServersHaveTheirOwnShare: one server that is too fast doesn't slow another one down.
