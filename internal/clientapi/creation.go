@@ -3,6 +3,8 @@ package clientapi
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
 
 	"myelin/internal/room"
 	"myelin/internal/sqldb"
@@ -78,8 +80,30 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 		}
 		return nil, err
 	}
-	a.Federated.InviteAll(ctx, room.Membership{Room: roomID, Sender: c.Creator, IsDirect: c.IsDirect}, remote)
+	failed := a.Federated.InviteAll(ctx, room.Membership{Room: roomID, Sender: c.Creator, IsDirect: c.IsDirect}, remote)
+	for _, u := range remote {
+		if err := failed[u]; err != nil {
+			return nil, uninvited(roomID, u, err)
+		}
+	}
 	return web.JSON(roomEntered{roomID}), nil
+}
+
+// uninvited says that a room was made to which a user of another server couldn't be invited: a success would be taken for one.
+// The answer is not one after which a client tries again on its own account, since that would make another room.
+//
+// Spec: cs createRoom
+func uninvited(in id.RoomID, user id.UserID, err error) error {
+	refused, ok := mxerr.Of(err)
+	if !ok {
+		return fmt.Errorf("invite %s to the new room %s: %w", user, in, err)
+	}
+	e := mxerr.New(refused.Code, "The room %s was made, but %s could not be invited: %s", in, user, refused.Text).With("room_id", string(in))
+	switch refused.Code {
+	case mxerr.CodeForbidden, mxerr.CodeInviteBlocked:
+		return e
+	}
+	return web.Status(e, http.StatusBadRequest)
 }
 
 // takeRemote takes the users of other servers out of those whom a new room invites: their servers must agree first.

@@ -39,10 +39,8 @@ func (n *node) comes(name id.RoomID, user id.UserID, membership string) {
 	}
 	pdu, err := d.Build(head.Version, user.Domain(), key, rand.Text)
 	n.ok(err)
-	verdict, why, err := n.rooms.Receive(n.ctx, pdu)
-	n.ok(err)
-	if verdict != room.Accepted {
-		n.t.Fatalf("%s of %s: %v", membership, user, why)
+	if got := n.rooms.ReceiveAll(n.ctx, pdu.RoomID(), []*event.PDU{pdu})[0]; got.Err != nil || got.Verdict != room.Accepted {
+		n.t.Fatalf("%s of %s: %+v", membership, user, got)
 	}
 }
 

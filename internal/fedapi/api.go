@@ -52,6 +52,8 @@ type API struct {
 	transactions, heavy *turns
 	// answers bounds the large answers under way, of all servers together.
 	answers chan struct{}
+	// binds bounds the calls of onBind under way.
+	binds chan struct{}
 }
 
 // Bounds of what is under way at once.
@@ -68,7 +70,7 @@ func New(c Config) *API {
 	}
 	return &API{
 		Config: c, transactions: newTurns(transactionsAtOnce), heavy: newTurns(heavyAtOnce),
-		answers: make(chan struct{}, answersAtOnce),
+		answers: make(chan struct{}, answersAtOnce), binds: make(chan struct{}, bindsAtOnce),
 	}
 }
 

@@ -49,8 +49,8 @@ func BenchmarkLargeState(b *testing.B) {
 			if i > 0 {
 				user = id.UserID("@user" + strconv.Itoa(i) + ":there.example")
 			}
-			if _, _, err := n.rooms.Receive(n.ctx, p.member(r, user, "join")); err != nil {
-				b.Fatal(err)
+			if got := n.rooms.ReceiveAll(n.ctx, r, []*event.PDU{p.member(r, user, "join")})[0]; got.Err != nil {
+				b.Fatal(got.Err)
 			}
 		}
 		last := n.say(r, "hello")

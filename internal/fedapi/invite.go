@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
@@ -141,8 +142,16 @@ func userOf(field, text string) (id.UserID, error) {
 	return user, nil
 }
 
-// maxBound bounds the invites that come with one identifier.
-const maxBound = 20
+// Bounds of what anybody can have us do by saying that an identifier was bound.
+const (
+	// maxBound bounds the invites that come with one identifier, and maxAbroad the requests to other servers that they cause. Who was
+	// invited to more rooms elsewhere shows the proof when they join.
+	maxBound  = 20
+	maxAbroad = 3
+	// bindsAtOnce bounds the calls that are under way, bindPatience how long each takes.
+	bindsAtOnce  = 4
+	bindPatience = 20 * time.Second
+)
 
 // onBind hears from an identity server, or from whoever says to be one: what the identity server signed is proof
 // enough for the room's rules, and nothing is done without it.
@@ -171,7 +180,8 @@ func (a *API) onBind(ctx context.Context, r *web.Request) (*web.Response, error)
 	if exists, err := a.Accounts.Exists(ctx, user); err != nil || !exists {
 		return nil, cmp.Or(err, error(mxerr.NotFound("There is no user %s here.", user)))
 	}
-	for _, invite := range body.Invites {
+	invites := make([]fedroom.ThirdPartyInvite, len(body.Invites))
+	for i, invite := range body.Invites {
 		in := fedroom.ThirdPartyInvite{Target: user, DisplayName: string(user), Signed: invite.Signed}
 		if in.Sender, err = userOf("sender", invite.Sender); err != nil {
 			return nil, err
@@ -182,12 +192,35 @@ func (a *API) onBind(ctx context.Context, r *web.Request) (*web.Response, error)
 		if invite.User != body.User {
 			return nil, mxerr.InvalidParam("\"invites\" lists an invite of another user.")
 		}
-		if err := a.Federated.ExchangeThirdPartyInvite(ctx, in); err != nil {
-			if _, refused := mxerr.Of(err); !refused {
-				return nil, fmt.Errorf("invite %s to %s: %w", user, in.Room, err)
+		invites[i] = in
+	}
+	select {
+	case a.binds <- struct{}{}:
+		defer func() { <-a.binds }()
+	default:
+		return nil, mxerr.LimitExceeded(bindPatience)
+	}
+	return web.Empty, a.exchange(ctx, invites)
+}
+
+// exchange has users invited to whom invites of an identifier turned out to belong. That one comes to nothing is no error.
+func (a *API) exchange(ctx context.Context, invites []fedroom.ThirdPartyInvite) error {
+	ctx, cancel := context.WithTimeout(ctx, bindPatience)
+	defer cancel()
+	abroad := 0
+	for _, in := range invites {
+		if !a.Ours.Is(in.Sender.Domain()) {
+			if abroad++; abroad > maxAbroad {
+				continue
 			}
-			a.Log.Debug("an invite of an identifier came to nothing", "room", in.Room, "user", user, "error", err)
+		}
+		err := a.Federated.ExchangeThirdPartyInvite(ctx, in)
+		if _, refused := mxerr.Of(err); err != nil && !refused && ctx.Err() == nil {
+			return fmt.Errorf("invite %s to %s: %w", in.Target, in.Room, err)
+		}
+		if err != nil {
+			a.Log.Debug("an invite of an identifier came to nothing", "room", in.Room, "user", in.Target, "error", err)
 		}
 	}
-	return web.Empty, nil
+	return nil
 }

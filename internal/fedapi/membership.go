@@ -98,26 +98,39 @@ func (a *API) sendJoin(ctx context.Context, r *web.Request) (*web.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	join, err := a.accept(ctx, r, graph.Join)
+	// Its turn comes first: a server that is told to wait must not be in the room already.
+	done, err := a.turn(ctx, r.Origin)
 	if err != nil {
 		return nil, err
 	}
+	t, err := a.joined(ctx, r, omit)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return a.tell(ctx, t, done), nil
+}
+
+// joined takes a join into the room, and is what the joining server is told.
+func (a *API) joined(ctx context.Context, r *web.Request, omit bool) (telling, error) {
+	join, err := a.accept(ctx, r, graph.Join)
+	if err != nil {
+		return telling{}, err
+	}
 	x, state, err := a.View.JoinExcerpt(ctx, join, omit)
 	if err != nil {
-		return nil, err
+		return telling{}, err
 	}
 	before := append([]byte(`"event":`), join.PDU.Raw()...)
 	before = strconv.AppendBool(append(before, `,"members_omitted":`...), x.MembersOmitted)
 	if x.MembersOmitted {
 		servers, err := json.Marshal(view.Servers(state))
 		if err != nil {
-			return nil, fmt.Errorf("list the servers in %s: %w", join.PDU.RoomID(), err)
+			return telling{}, fmt.Errorf("list the servers in %s: %w", join.PDU.RoomID(), err)
 		}
 		before = append(append(before, `,"servers_in_room":`...), servers...)
 	}
-	return a.tell(ctx, r.Origin, telling{
-		excerpt: x, before: append(before, ','), state: "state", auth: "auth_chain", item: (*event.PDU).Raw,
-	})
+	return telling{excerpt: x, before: append(before, ','), state: "state", auth: "auth_chain", item: (*event.PDU).Raw}, nil
 }
 
 // Spec: ss sendKnock

@@ -429,10 +429,8 @@ func (p *peer) member(r id.RoomID, user id.UserID, membership string) *event.PDU
 func (p *peer) joins(r id.RoomID) *event.PDU {
 	p.t.Helper()
 	pdu := p.member(r, p.user, "join")
-	verdict, why, err := p.rooms.Receive(p.ctx, pdu)
-	must(p.t, err)
-	if verdict != room.Accepted {
-		p.t.Fatalf("the join is not accepted: %v", why)
+	if got := p.rooms.ReceiveAll(p.ctx, r, []*event.PDU{pdu})[0]; got.Err != nil || got.Verdict != room.Accepted {
+		p.t.Fatalf("the join is not accepted: %+v", got)
 	}
 	return pdu
 }

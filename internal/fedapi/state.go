@@ -30,7 +30,7 @@ func (a *API) state(ctx context.Context, r *web.Request) (*web.Response, error) 
 	if err != nil {
 		return nil, err
 	}
-	return a.tell(ctx, r.Origin, telling{excerpt: x, state: "pdus", auth: "auth_chain", item: (*event.PDU).Raw})
+	return a.told(ctx, r.Origin, telling{excerpt: x, state: "pdus", auth: "auth_chain", item: (*event.PDU).Raw})
 }
 
 // Spec: ss getRoomStateIds
@@ -40,7 +40,7 @@ func (a *API) stateIDs(ctx context.Context, r *web.Request) (*web.Response, erro
 		return nil, err
 	}
 	name := func(p *event.PDU) []byte { return canon.AppendString(nil, string(p.ID())) }
-	return a.tell(ctx, r.Origin, telling{excerpt: x, state: "pdu_ids", auth: "auth_chain_ids", item: name})
+	return a.told(ctx, r.Origin, telling{excerpt: x, state: "pdu_ids", auth: "auth_chain_ids", item: name})
 }
 
 func (a *API) stateBefore(ctx context.Context, r *web.Request) (*view.Excerpt, error) {
@@ -72,7 +72,7 @@ func (a *API) eventAuth(ctx context.Context, r *web.Request) (*web.Response, err
 	if err != nil {
 		return nil, err
 	}
-	return a.tell(ctx, r.Origin, telling{excerpt: x, auth: "auth_chain", item: (*event.PDU).Raw})
+	return a.told(ctx, r.Origin, telling{excerpt: x, auth: "auth_chain", item: (*event.PDU).Raw})
 }
 
 // telling is an answer that holds a state of a room.
@@ -86,24 +86,40 @@ type telling struct {
 	item func(*event.PDU) []byte
 }
 
-// tell answers with a state, piece by piece, once it is the asking server's turn.
-func (a *API) tell(ctx context.Context, to id.ServerName, t telling) (*web.Response, error) {
-	done, err := a.heavy.take(ctx, id.ServerName(to.Host()))
+// turn waits until a server may be told the state of a room. done ends that and must be called, by tell or otherwise.
+func (a *API) turn(ctx context.Context, to id.ServerName) (done func(), err error) {
+	own, err := a.heavy.take(ctx, id.ServerName(to.Host()))
 	if err != nil {
 		return nil, err
 	}
 	select {
 	case a.answers <- struct{}{}:
 	case <-ctx.Done():
-		done()
+		own()
 		return nil, ctx.Err()
 	}
+	return func() {
+		<-a.answers
+		own()
+	}, nil
+}
+
+// told is tell for those who have nothing to do before it is the asking server's turn.
+func (a *API) told(ctx context.Context, to id.ServerName, t telling) (*web.Response, error) {
+	done, err := a.turn(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return a.tell(ctx, t, done), nil
+}
+
+// tell answers with a state, piece by piece, and ends the turn.
+func (a *API) tell(ctx context.Context, t telling, done func()) *web.Response {
 	// Package web calls what a handler returned, always and once.
 	return &web.Response{Stream: func(w io.Writer) error {
 		defer done()
-		defer func() { <-a.answers }()
 		return t.write(ctx, w)
-	}}, nil
+	}}
 }
 
 func (t telling) write(ctx context.Context, w io.Writer) error {

@@ -109,12 +109,6 @@ func TestCalls(t *testing.T) {
 		{"queryProfile", func(ctx context.Context, c *Client) (any, error) {
 			return c.QueryProfile(ctx, to("hs.example"), "@b:hs.example", "displayname")
 		}, "GET /_matrix/federation/v1/query/profile?field=displayname&user_id=%40b%3Ahs.example ", `{"displayname":null,"x":{"y":1}}`, `{"displayname":null,"x":{"y":1}}`},
-		{"queryInfo", func(ctx context.Context, c *Client) (any, error) {
-			return c.Query(ctx, to("hs.example"), "kind", url.Values{"a": {"b"}})
-		}, "GET /_matrix/federation/v1/query/kind?a=b ", `{"x":1}`, `{"x":1}`},
-		{"exchangeOpenIdToken", func(ctx context.Context, c *Client) (any, error) {
-			return c.OpenIDUserinfo(ctx, to("hs.example"), "tok/en")
-		}, "GET /_matrix/federation/v1/openid/userinfo?access_token=tok%2Fen ", `{"sub":"@b:hs.example"}`, `"@b:hs.example"`},
 		{"getUserDevices", func(ctx context.Context, c *Client) (any, error) {
 			return c.UserDevices(ctx, to("hs.example"), "@b:hs.example")
 		}, "GET /_matrix/federation/v1/user/devices/@b:hs.example ", `{"user_id":"@b:hs.example","stream_id":5,"devices":[{"d":1}],"master_key":{"m":1}}`,
@@ -146,7 +140,7 @@ func TestCalls(t *testing.T) {
 			if seen := r.last(); seen.method+" "+seen.uri+" "+seen.body != s.request {
 				t.Errorf("sent\n%s %s %s\nwant\n%s", seen.method, seen.uri, seen.body, s.request)
 			}
-			unsigned := s.op == "getVersion" || s.op == "exchangeOpenIdToken"
+			unsigned := s.op == "getVersion"
 			if signed := strings.HasPrefix(r.last().authorization, `X-Matrix origin="us.example",destination="hs.example",key="ed25519:`); signed == unsigned {
 				t.Errorf("the Authorization header is %q", r.last().authorization)
 			}
@@ -155,7 +149,7 @@ func TestCalls(t *testing.T) {
 			}
 			// An answer of another form, and a refusal.
 			answer = `[1]`
-			if _, err := s.call(t.Context(), c); err == nil && s.want != "null" && s.op != "queryInfo" {
+			if _, err := s.call(t.Context(), c); err == nil && s.want != "null" {
 				t.Error("an array was understood")
 			}
 			status, answer = 403, `{"errcode":"M_FORBIDDEN","error":"no"}`
@@ -198,7 +192,6 @@ func TestAnswersOfTheWrongThing(t *testing.T) {
 		"no template":                   {`{"room_version":"10"}`, join},
 		"a template without content":    {strings.Replace(good, `"content"`, `"x"`, 1), join},
 		"a template that is an array":   {`{"event":[]}`, join},
-		"an OpenID user of elsewhere":   {`{"sub":"@b:other.example"}`, func() error { _, err := c.OpenIDUserinfo(ctx, call, "t"); return err }},
 		"devices of another user":       {`{"user_id":"@c:hs.example"}`, func() error { _, err := c.UserDevices(ctx, call, "@b:hs.example"); return err }},
 		"no event":                      {`{"pdus":[]}`, func() error { _, err := c.Event(ctx, call, "$e"); return err }},
 		"an event ID that is none":      {`{"pdu_ids":["x"],"auth_chain_ids":[]}`, func() error { _, err := c.StateIDs(ctx, call, "!r:x", "$e"); return err }},

@@ -126,37 +126,6 @@ func (c *Client) QueryProfile(ctx context.Context, call Call, user id.UserID, fi
 	return answer, err
 }
 
-// Query asks a question of a kind that has no method of its own.
-//
-// Spec: ss queryInfo
-func (c *Client) Query(ctx context.Context, call Call, kind string, args url.Values) (json.RawMessage, error) {
-	rq := request{op: "queryInfo", method: http.MethodGet, path: segments(v1, "query", kind), query: args, timeout: 20 * time.Second, limit: maxMediumAnswer}
-	var answer json.RawMessage
-	err := c.decode(ctx, call, rq, &answer)
-	return answer, err
-}
-
-// OpenIDUserinfo asks whom an OpenID token of another server belongs to. The user is of that server.
-//
-// Spec: ss exchangeOpenIdToken
-func (c *Client) OpenIDUserinfo(ctx context.Context, call Call, token string) (id.UserID, error) {
-	rq := request{op: "exchangeOpenIdToken", method: http.MethodGet, path: segments(v1, "openid", "userinfo"), query: url.Values{"access_token": {token}}, unsigned: true, timeout: 20 * time.Second, limit: maxSmallAnswer}
-	var answer struct {
-		Sub string `json:"sub"`
-	}
-	if err := c.decode(ctx, call, rq, &answer); err != nil {
-		return "", err
-	}
-	user, err := id.ParseUserID(answer.Sub)
-	if err == nil && user.Domain() != call.Destination {
-		err = fmt.Errorf("%s is no user of that server", user)
-	}
-	if err != nil {
-		return "", c.malformed(call, rq.op, err)
-	}
-	return user, nil
-}
-
 // Devices are a user's devices with their keys, all of them unchecked objects.
 type Devices struct {
 	User       id.UserID         `json:"user_id"`

@@ -174,7 +174,7 @@ func TestBackoff(t *testing.T) {
 				time.Sleep(wait)
 			}
 		}
-		if c.RetryAt("hs.example").IsZero() {
+		if retryAt(c).IsZero() {
 			t.Error("nothing is known of the failures")
 		}
 		up()
@@ -233,7 +233,7 @@ func TestWhatCountsAsFailure(t *testing.T) {
 				t.Errorf("%d %s: %v", s.status, s.text, err)
 			}
 			wait := time.Duration(0)
-			if at := c.RetryAt("hs.example"); !at.IsZero() {
+			if at := retryAt(c); !at.IsZero() {
 				wait = time.Until(at)
 			}
 			if wait > s.pause || wait < s.pause*3/4 {
@@ -290,7 +290,7 @@ func TestCancelledRequests(t *testing.T) {
 		if _, err := c.Version(ctx, to("hs.example")); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
-		if !c.RetryAt("hs.example").IsZero() {
+		if !retryAt(c).IsZero() {
 			t.Error("the server is left alone")
 		}
 	})
@@ -393,9 +393,20 @@ func TestHurriedCallers(t *testing.T) {
 				t.Errorf("after %v: %v", time.Since(began), err)
 			}
 			cancel()
-			if left := !c.RetryAt("hs.example").IsZero(); left != counts {
+			if left := !retryAt(c).IsZero(); left != counts {
 				t.Errorf("after %v the server is left alone: %v", wait, left)
 			}
 		}
 	})
+}
+
+// retryAt is until when hs.example is left alone; the zero time if it isn't.
+func retryAt(c *Client) time.Time {
+	d := c.servers.known("hs.example")
+	if d == nil {
+		return time.Time{}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.retryAt
 }

@@ -150,14 +150,3 @@ func (c *Client) Heard(server id.ServerName) {
 		c.heard(server)
 	}
 }
-
-// RetryAt returns until when requests to a server that aren't urgent fail at once; the zero time where they don't.
-func (c *Client) RetryAt(server id.ServerName) time.Time {
-	d := c.servers.known(server)
-	if d == nil {
-		return time.Time{}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.retryAt
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,23 +49,29 @@ func (f *Federated) Invite(ctx context.Context, m room.Membership) (id.EventID, 
 // invitesAtOnce is how many servers are asked at a time to agree to invites to one room.
 const invitesAtOnce = 8
 
-// InviteAll invites several users to a room that was just made. The room is there, whether or not all of them can be invited: that is logged.
+// InviteAll invites several users to a room that was just made. The room is there, whether or not all of them can be invited. It returns
+// those who can't be, with the reason.
 //
 // Spec: cs createRoom
-func (f *Federated) InviteAll(ctx context.Context, m room.Membership, users []id.UserID) {
+func (f *Federated) InviteAll(ctx context.Context, m room.Membership, users []id.UserID) map[id.UserID]error {
 	var group errgroup.Group
 	group.SetLimit(invitesAtOnce)
+	var mu sync.Mutex
+	failed := make(map[id.UserID]error)
 	for _, u := range users {
 		group.Go(func() error {
 			m := m
 			m.Target = u
 			if _, err := f.Invite(ctx, m); err != nil {
-				f.cfg.Log.InfoContext(ctx, "could not invite to a new room", "room", m.Room, "user", u, "err", err)
+				mu.Lock()
+				defer mu.Unlock()
+				failed[u] = err
 			}
 			return nil
 		})
 	}
 	group.Wait() // nobody returns an error
+	return failed
 }
 
 // inviteRefused is what the client is told.

@@ -360,10 +360,8 @@ func (n *node) member(name id.RoomID, r *remote, user id.UserID, membership stri
 	}
 	pdu, err := d.Build(head.Version, user.Domain(), r.key, rand.Text)
 	ok(n.tb, err)
-	verdict, why, err := n.rooms.Receive(n.ctx, pdu)
-	ok(n.tb, err)
-	if verdict != room.Accepted {
-		n.tb.Fatalf("%s of %s: %v", membership, user, why)
+	if got := n.rooms.ReceiveAll(n.ctx, name, []*event.PDU{pdu})[0]; got.Err != nil || got.Verdict != room.Accepted {
+		n.tb.Fatalf("%s of %s: %+v", membership, user, got)
 	}
 }
 

@@ -40,21 +40,8 @@ func (m *Missing) Error() string {
 	return fmt.Sprintf("room: %d previous and %d auth events are missing", len(m.Prev), len(m.Auth))
 }
 
-// Receive takes in an event that another server made. Its signatures and its hash have been
-// checked. An event that is stored already, other than as an outlier, is not judged again.
-//
-// It returns *Missing where ancestors are missing, M_INVALID_PARAM for an event that can have no
-// place in the room, and M_NOT_FOUND for a room that this
-// server is not in. A rejected event is no error: the rejection comes as the second result.
-//
-// Spec: ss Checks performed on receipt of a PDU
-func (r *Rooms) Receive(ctx context.Context, pdu *event.PDU) (Verdict, *eventauth.Rejection, error) {
-	result := r.take(ctx, incoming{pdu: pdu})
-	return result.Verdict, result.Rejection, result.Err
-}
-
 // Graft takes in an event whose ancestors are not all here, together with the state before it as another server told
-// it: IDs of stored events. What of them is rejected or no state event is left out. Errors are those of Receive; *Missing lists also what of the
+// it: IDs of stored events. What of them is rejected or no state event is left out. Errors are those of ReceiveAll; *Missing lists also what of the
 // state is not stored.
 //
 // Spec: ss Room State Resolution
@@ -68,12 +55,19 @@ type Result struct {
 	Verdict Verdict
 	// Rejection says why an event was rejected or soft-failed; nil for one that was judged before.
 	Rejection *eventauth.Rejection
-	// Err is as for Receive.
+	// Err is why the event is not stored.
 	Err error
 }
 
-// ReceiveAll is Receive for events of one room in the order given. Those that follow each other become durable
+// ReceiveAll takes in events of one room that other servers made, in the order given. Their signatures and hashes have been
+// checked. An event that is stored already, other than as an outlier, is not judged again. Those that follow each other become durable
 // together. The results are in the order of the events.
+//
+// The error of a result is *Missing where ancestors are missing, M_INVALID_PARAM for an event that can have no
+// place in the room, and M_NOT_FOUND for a room that this
+// server is not in. A rejected event is no error.
+//
+// Spec: ss Checks performed on receipt of a PDU
 func (r *Rooms) ReceiveAll(ctx context.Context, room id.RoomID, pdus []*event.PDU) []Result {
 	results := make([]Result, len(pdus))
 	known, err := r.cfg.Graph.EventsByID(ctx, idsOf(pdus))

@@ -70,6 +70,12 @@ func (n *node) remoteRedaction(r id.RoomID, sender id.UserID, target id.EventID,
 	return p
 }
 
+// Receive has one event of another server taken in.
+func (n *node) Receive(ctx context.Context, p *event.PDU) (room.Verdict, *eventauth.Rejection, error) {
+	result := n.ReceiveAll(ctx, p.RoomID(), []*event.PDU{p})[0]
+	return result.Verdict, result.Rejection, result.Err
+}
+
 func (n *node) receive(p *event.PDU) room.Verdict {
 	n.t.Helper()
 	v, _, err := n.Receive(n.ctx, p)

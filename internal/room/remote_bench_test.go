@@ -186,8 +186,8 @@ func benchmarkForks(b *testing.B, db *sqldb.DB, kind string) {
 		next := a.say(bosses[i%10], "again", tips[i%len(tips)])
 		tips[i%len(tips)] = next
 		b.StartTimer()
-		if v, _, err := r.Receive(ctx, next); err != nil || v == room.Rejected {
-			b.Fatal(v, err)
+		if got := r.ReceiveAll(ctx, a.room, []*event.PDU{next})[0]; got.Err != nil || got.Verdict == room.Rejected {
+			b.Fatal(got)
 		}
 	}
 	b.ReportMetric(float64(len(head.Extremities)), "branches")

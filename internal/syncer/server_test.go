@@ -167,8 +167,8 @@ var thereKey, _ = sign.FromSeed("ed25519:1", bytes.Repeat([]byte{7}, 32))
 func (s *server) foreign(r id.RoomID, sender id.UserID, typ string, key *string, content string, prev *graph.Event) (id.EventID, room.Verdict, error) {
 	s.tb.Helper()
 	pdu := s.foreignPDU(r, sender, typ, key, content, prev, prev.PDU.ID())
-	verdict, _, err := s.rooms.Receive(s.ctx, pdu)
-	return pdu.ID(), verdict, err
+	got := s.rooms.ReceiveAll(s.ctx, r, []*event.PDU{pdu})[0]
+	return pdu.ID(), got.Verdict, got.Err
 }
 
 // foreignPDU makes an event of another server in the state after one event, that follows these.
