@@ -9,7 +9,6 @@ import (
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/graph"
-	"myelin/internal/view"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -105,7 +104,10 @@ func (d *Directory) resident(ctx context.Context, room id.RoomID) (*graph.Head, 
 	if mxerr.Is(err, mxerr.CodeNotFound) {
 		return nil, nil
 	}
-	if err != nil || !view.Joined(head.State, d.ours.Is) {
+	if err != nil {
+		return nil, err
+	}
+	if joined, err := d.graph.Joined(ctx, head, d.ours.Names()...); err != nil || !joined {
 		return nil, err
 	}
 	return head, nil
@@ -179,14 +181,16 @@ func allowedRooms(rules *event.PDU) []id.RoomID {
 
 // mayEnterBy reports whether a server has a user in one of the rooms whose members may join.
 func (d *Directory) mayEnterBy(ctx context.Context, server id.ServerName, rules *event.PDU) (bool, error) {
-	is := func(name id.ServerName) bool { return name == server }
 	for _, room := range allowedRooms(rules) {
 		head, err := d.resident(ctx, room)
 		if err != nil {
 			return false, err
 		}
-		if head != nil && view.Joined(head.State, is) {
-			return true, nil
+		if head == nil {
+			continue
+		}
+		if joined, err := d.graph.Joined(ctx, head, server); err != nil || joined {
+			return joined, err
 		}
 	}
 	return false, nil

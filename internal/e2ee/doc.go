@@ -39,7 +39,7 @@
 //
 // # Locks
 //
-// epochs.mu and listNews.mu are leaves: they are held for operations in memory. The bus holds its own lock while it calls follow, which
+// epochs.mu, listNews.mu and Encryption.postedMu are leaves: they are held for operations in memory. The bus holds its own lock while it calls follow, which
 // takes both, one after the other.
 //
 // Spec: cs End-to-End Encryption

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -37,8 +38,13 @@ type Encryption struct {
 	// stocks remembers what devices have left, as of an epoch.
 	stocks *otter.Cache[deviceKey, *stock]
 	// pairs remembers whether users share rooms.
-	pairs *otter.Cache[pair, verdict]
-	lists *listNews
+	pairs    *otter.Cache[pair, verdict]
+	lists    *listNews
+	postedMu sync.Mutex // guards posted
+	// posted counts, modulo countEvery, the messages to devices that were posted on a route by this node.
+	posted map[Route]int
+	// mostPosted is maxPosted, unless a test wants less.
+	mostPosted int
 	// reaper deletes messages that arrived.
 	reaper *sqldb.Batcher[receipt]
 
@@ -75,6 +81,7 @@ func Open(ctx context.Context, c Config) (*Encryption, error) {
 		cfg: c, db: c.DB, log: c.Log, epochs: newEpochs(),
 		stocks: otter.Must(&otter.Options[deviceKey, *stock]{MaximumSize: maxStocks}),
 		pairs:  newPairs(), lists: &listNews{since: since}, reaper: newReaper(c.DB),
+		posted: make(map[Route]int), mostPosted: maxPosted,
 	}
 	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.
 	_, e.unsubscribe = c.Bus.Subscribe(e.follow)

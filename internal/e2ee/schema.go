@@ -18,7 +18,8 @@ import (
 // remembers devices that were deleted, for servers that have yet to hear of it. remote_lists says of users of other servers that all their devices
 // are in remote_devices: up to which of their updates (0 if that is not known), asked for by whom at which position, whether something was missed
 // since, and when it was last of use. told_lists has up to which position other servers know our users' devices. A row of key_outbox is
-// something that another server is to be told: that the devices of a user, the subject, changed; or content, an EDU.
+// something that another server is to be told: that the devices of a user, the subject, changed; or content, an EDU with messages of
+// the sender.
 //
 // device_inbox has the messages that devices have yet to get, as clients see them, and crypto_devices.waiting their number; device_txns has
 // requests, and messages_seen EDUs, that are not to have an effect twice.
@@ -177,6 +178,8 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 		data TEXT NOT NULL,
 		PRIMARY KEY (user_id, version, room_id, session_id)
 	) WITHOUT ROWID;
+`}, {Slice: "e2ee", Version: 6, SQL: `
+	ALTER TABLE key_outbox ADD COLUMN sender TEXT NOT NULL DEFAULT '';
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.

@@ -83,7 +83,7 @@ var (
 	stmtEvict = sqldb.SQL(`DELETE FROM device_inbox WHERE user_id = $1 AND device_id = $2 AND pos IN
 		(SELECT pos FROM device_inbox WHERE user_id = $1 AND device_id = $2 AND sender = $3 ORDER BY pos LIMIT $4)`)
 	stmtFewer      = sqldb.SQL(`UPDATE crypto_devices SET waiting = waiting - $3 WHERE user_id = $1 AND device_id = $2`)
-	stmtPostLetter = sqldb.SQL(`INSERT INTO key_outbox (server, origin, subject, pos, at, content) VALUES ($1, $2, $3, $4, $5, $6)`)
+	stmtPostLetter = sqldb.SQL(`INSERT INTO key_outbox (server, origin, subject, pos, at, content, sender) VALUES ($1, $2, $3, $4, $5, $6, $7)`)
 	stmtForgetTxns = sqldb.SQL(`DELETE FROM device_txns WHERE at < $1`)
 	stmtForgetSeen = sqldb.SQL(`DELETE FROM messages_seen WHERE at < $1`)
 )
@@ -107,7 +107,7 @@ func (e *Encryption) Send(ctx context.Context, sender id.UserID, device id.Devic
 			return err
 		}
 		for route, edu := range letters {
-			if err := postLetter(tx, route, sender, edu); err != nil {
+			if err := e.postLetter(tx, route, sender, edu); err != nil {
 				return err
 			}
 		}
@@ -146,7 +146,8 @@ type directEDU struct {
 	Messages Messages  `json:"messages"`
 }
 
-func postLetter(tx *sqldb.Tx, r Route, user id.UserID, edu *directEDU) error {
+// postLetter writes down an EDU for another server.
+func (e *Encryption) postLetter(tx *sqldb.Tx, r Route, user id.UserID, edu *directEDU) error {
 	pos, err := tx.Pos()
 	if err != nil {
 		return err
@@ -155,7 +156,10 @@ func postLetter(tx *sqldb.Tx, r Route, user id.UserID, edu *directEDU) error {
 	if err != nil {
 		return err
 	}
-	tx.Queue(stmtPostLetter, r.Server, r.Origin, edu.ID, pos, now(), string(content))
+	tx.Queue(stmtPostLetter, r.Server, r.Origin, edu.ID, pos, now(), string(content), user)
+	if err := e.thin(tx, r); err != nil {
+		return err
+	}
 	tx.Emit(bus.Entry{Pos: pos, Kind: bus.Outbox, User: user, Data: Posted{r}})
 	return nil
 }

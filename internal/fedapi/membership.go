@@ -188,7 +188,11 @@ func (a *API) resident(ctx context.Context, r *web.Request) (*graph.Head, error)
 		return nil, err
 	}
 	head, err := a.Rooms.Head(ctx, room)
-	if err == nil && (head.Partial || !view.Joined(head.State, a.Ours.Is)) {
+	if err != nil {
+		return nil, err
+	}
+	joined, err := a.Graph.Joined(ctx, head, a.Ours.Names()...)
+	if err == nil && (head.Partial || !joined) {
 		err = mxerr.NotFound("This server can't let anybody into or out of the room %s.", room)
 	}
 	return head, err

@@ -320,3 +320,24 @@ func TestInvites(t *testing.T) {
 		}
 	})
 }
+
+// A join that is told to come later has not happened.
+//
+// Spec: ss sendJoinV2
+func TestJoinsWaitForTheirTurn(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		p := n.peer("there.example")
+		r := n.create(room.Creation{})
+		pdu, path := p.completed("join", r, p.user, n.head(r).Version)
+		letGo := n.api.Exhaust(p.name)
+		p.refused(429, "M_LIMIT_EXCEEDED", "PUT "+path, pdu.Raw())
+		if m := n.head(r).State.Membership(p.user); m != "" {
+			t.Errorf("the user is %q all the same", m)
+		}
+		letGo()
+		p.ok("PUT "+path, pdu.Raw())
+		if m := n.head(r).State.Membership(p.user); m != graph.Join {
+			t.Errorf("the user is %q in the end", m)
+		}
+	})
+}

@@ -56,6 +56,8 @@ const (
 
 // node is a server with its federation API, on a network of its own.
 type node struct {
+	api *fedapi.API
+
 	t         testing.TB
 	ctx       context.Context
 	net       *nettest.Network
@@ -127,7 +129,7 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 			t.Errorf("the server logged\n%s", n.log)
 		}
 	})
-	api := fedapi.New(fedapi.Config{
+	n.api = fedapi.New(fedapi.Config{
 		Ours: n.ours, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms, Directory: n.directory, Ephemeral: n.ephemeral, Encryption: encryption,
 		View: view.New(view.Config{Graph: n.graph, Ignored: n.accounts.IgnoredUsers}), Client: client, Federated: federated, Log: log,
 		Settings: fedapi.Settings{Version: "test", Delegate: func(name id.ServerName) string {
@@ -137,7 +139,7 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 			return ""
 		}},
 	})
-	n.mux, err = web.New(web.Config{Routes: api.Routes(), AuthenticateServer: api.Authenticate, Log: log})
+	n.mux, err = web.New(web.Config{Routes: n.api.Routes(), AuthenticateServer: n.api.Authenticate, Log: log})
 	must(t, err)
 	return n
 }

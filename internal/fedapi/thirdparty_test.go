@@ -118,6 +118,16 @@ func TestOnBind(t *testing.T) {
 		if path := <-p.asked; !strings.Contains(path, "/exchange_third_party_invite/!theirs:there.example") {
 			t.Errorf("the other server was asked %s", path)
 		}
+		// However many it names, few requests go out.
+		p.asked = make(chan string, 20)
+		abroad := make([]object, 20)
+		for i := range abroad {
+			abroad[i] = invite(p.user, "!theirs:there.example", "t")
+		}
+		bind(bob, abroad...).want(200, "")
+		if got := len(p.asked); got != 3 {
+			t.Errorf("20 invites of another server made %d requests", got)
+		}
 		bind("@nobody:here.example").want(404, "M_NOT_FOUND")
 		bind(p.user).want(404, "M_NOT_FOUND")
 		bind("bob").want(400, "M_INVALID_PARAM")

@@ -266,7 +266,7 @@ func (m *mend) admit(ctx context.Context) error {
 		})
 		pdus = parentsFirst(pdus)
 		m.lacks = make(map[id.EventID]*room.Missing)
-		for i, r := range m.f.cfg.Rooms.ReceiveAll(ctx, m.place.room, pdus) {
+		for i, r := range m.f.cfg.Rooms.ReceivePatiently(ctx, m.place.room, pdus) {
 			p := pdus[i]
 			if missing, ok := errors.AsType[*room.Missing](r.Err); ok {
 				m.lacks[p.ID()] = missing

@@ -109,7 +109,8 @@ func (b *batch) receive(ctx context.Context) {
 	for i, r := range b.f.cfg.Rooms.ReceiveAll(ctx, b.room, pdus) {
 		p := pdus[i]
 		_, missing := errors.AsType[*room.Missing](r.Err)
-		if failed := failedHere(r.Err); missing || failed {
+		_, unjudged := errors.AsType[*room.Unjudged](r.Err)
+		if failed := failedHere(r.Err) && !unjudged; missing || unjudged || failed {
 			// What goes wrong here with one room must not keep the server from sending what concerns others.
 			if failed {
 				b.f.cfg.Log.WarnContext(ctx, "could not judge an event, and will try again", "room", b.room, "event", p.ID(), "origin", b.origin, "err", r.Err)

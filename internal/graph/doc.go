@@ -59,7 +59,7 @@
 //
 // # Locks
 //
-// room.mu before roomKeys.mu; Graph.fill alone. All guard memory for single operations and are never held during a call of the
+// room.mu before roomKeys.mu; Graph.fill alone. roster.mu is held while states are compared, before any other. The others guard memory for single operations and are never held during a call of the
 // database.
 //
 // Spec: ss PDUs

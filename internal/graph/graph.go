@@ -29,8 +29,8 @@ const (
 	defaultStateCache = 32 << 20
 	// cachedRooms bounds the rooms whose keys and head are kept in memory.
 	cachedRooms = 20_000
-	// cachedServers bounds the servers of rooms that are kept in memory.
-	cachedServers = 200_000
+	// rosterMemory bounds what is remembered of the servers and users in rooms, in bytes.
+	rosterMemory = 32 << 20
 )
 
 // Graph is the store of rooms. All methods may be called from any goroutine.
@@ -47,7 +47,7 @@ type Graph struct {
 	states  *otter.Cache[stateKey, *State]
 	rooms   *otter.Cache[RoomNID, *room]
 	names   *otter.Cache[id.RoomID, RoomNID]
-	servers *otter.Cache[RoomNID, serverList]
+	rosters *otter.Cache[RoomNID, *roster]
 
 	// pending holds the state events of queued commits by number, for those who build on heads that are not durable yet.
 	pending sync.Map // EventNID to *Event
@@ -105,8 +105,8 @@ func Open(ctx context.Context, c Config) (*Graph, error) {
 		}),
 		rooms: otter.Must(&otter.Options[RoomNID, *room]{MaximumSize: cachedRooms}),
 		names: otter.Must(&otter.Options[id.RoomID, RoomNID]{MaximumSize: 4 * cachedRooms}),
-		servers: otter.Must(&otter.Options[RoomNID, serverList]{
-			MaximumWeight: cachedServers, Weigher: func(_ RoomNID, l serverList) uint32 { return uint32(1 + len(l.servers)) },
+		rosters: otter.Must(&otter.Options[RoomNID, *roster]{
+			MaximumWeight: rosterMemory, Weigher: func(_ RoomNID, r *roster) uint32 { return uint32(500 + r.cost) },
 		}),
 	}
 	g.commits = sqldb.NewBatcher(c.DB, "graph", g.apply)

@@ -146,7 +146,11 @@ func (x *resolution) recall(wanted, found map[id.EventID]bool) error {
 		return &coverage{found: make(map[id.EventID]finding)}, false
 	})
 	known.mu.Lock()
-	defer known.mu.Unlock()
+	x.locked = true // whoever has a slot may wait for the same room's coverage
+	defer func() {
+		x.locked = false
+		known.mu.Unlock()
+	}()
 	open, unseen := make(map[id.EventID]bool), make(map[*graph.State]map[id.EventID]bool)
 	for c := range wanted {
 		f, ok := known.found[c]

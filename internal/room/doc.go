@@ -25,7 +25,25 @@
 // What we send follows all extremities of the room. Where there are more than an event may follow, it
 // follows the deepest, is authorised by their state as other servers will judge it, and by that of the room;
 // the next events tie up the others. The number of extremities that other servers can cause
-// is not bounded here.
+// is bounded (branches.go).
+//
+// # What a fork may cost
+//
+// A resolution loads the events on which the states differ and their auth chains, as far as it must look. Somebody who prepares a fork can make that
+// many events, all of which they had to send. Three bounds hold, and none of them has a say in the result:
+//
+//   - The events of one resolution and their bytes (maxResolved). No honest room comes near: a room whose state and auth chain
+//     held more could not be joined. Beyond, nothing is decided: an event that would need it is neither accepted nor rejected nor
+//     soft-failed, since another server, with another bound, would decide otherwise, and the room would diverge for ever. The error comes to
+//     the caller. Package fedroom writes the event down, says why in the log, tries again less and less often, and lists it in `myelin doctor` among what it gave
+//     up. The room stays at the state it had, in which local users go on. A greater bound, set later, takes up the event where it waits.
+//   - Large resolutions (largeResolved) run a few at a time, on half of the processors. Small ones, as those of honest rooms are, don't wait for
+//     them, and neither do rooms without forks. A room that forks on purpose holds up its own lane.
+//   - The number of branches, and of those of one server (branches.go).
+//
+// A bound in time would depend on the machine, and what it cut off would be judged by chance. Auth chains are loaded to where they
+// meet what is shared; the generations with which package stateres could stop earlier would have to be kept for each event, and
+// would save less than the writing costs.
 //
 // # Invariants
 //

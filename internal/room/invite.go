@@ -90,7 +90,7 @@ func (r *Rooms) preview(ctx context.Context, head *graph.Head, member id.UserID)
 //
 // Spec: ss Inviting to a room
 func (r *Rooms) CommitInvite(ctx context.Context, pdu *event.PDU) (id.EventID, error) {
-	result := r.take(ctx, incoming{pdu: pdu, flags: graph.Relayed, strict: true})
+	result := r.take(ctx, incoming{pdu: pdu, flags: graph.Relayed, strict: true}, patiently())
 	if result.Err != nil {
 		return "", result.Err
 	}

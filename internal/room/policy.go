@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -355,28 +354,4 @@ func (j *judgement) countersigned(p *policy) *event.PDU {
 		}
 	}
 	return j.pdu
-}
-
-// maxAsking bounds the time in which policy servers are asked about the events of one call. What is left then is soft-failed.
-const maxAsking = 15 * time.Second
-
-// recommendable asks for the signature that an event from elsewhere lacks. Where the policy server gives none the event will be soft-failed.
-// deadline ends the asking, not the caller's errand.
-func (r *Rooms) recommendable(ctx context.Context, deadline time.Time, in incoming, u *unrecommended) (incoming, error) {
-	in.asked = true
-	if !time.Now().Before(deadline) {
-		return in, ctx.Err()
-	}
-	asking, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	signed, err := r.ask(asking, u)
-	if err == nil {
-		in.pdu = signed
-		return in, nil
-	}
-	if _, refused := mxerr.Of(err); !refused || ctx.Err() != nil {
-		return in, err
-	}
-	r.cfg.Log.Debug("an event is not recommended", slog.String("event", string(in.pdu.ID())), slog.Any("error", err))
-	return in, nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"myelin/internal/graph"
 	"myelin/internal/room"
@@ -268,6 +269,37 @@ func TestPolicyOnManyReceipts(t *testing.T) {
 		}
 		if n.newest(r).ID() != chain[5].ID() {
 			t.Error("the chain's end is not the room's")
+		}
+	})
+}
+
+// A policy server that takes its time holds up nobody who brings events of other rooms as well: its room's events come back, at once from the second
+// time on, and wait where only they do.
+func TestSlowPolicyServer(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, _ := n.policed()
+		n.receive(n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, n.newest(r)))
+		n.policyIsSlow = true
+		var unjudged *room.Unjudged
+		for i, most := range []time.Duration{5 * time.Second, 500 * time.Millisecond} {
+			late := n.remote(r, erin, "m.room.message", nil, fmt.Sprintf(`{"body":"%d"}`, i), n.newest(r))
+			began := time.Now()
+			if _, _, err := n.Receive(n.ctx, late); !errors.As(err, &unjudged) || unjudged.Server != policyServer {
+				t.Errorf("an event %d that was not judged: %v", i, err)
+			}
+			if took := time.Since(began); took > most {
+				t.Errorf("event %d was waited for %v", i, took)
+			}
+			if _, ok, err := n.graph.Event(n.ctx, late.ID()); ok || err != nil {
+				t.Errorf("an event that was not judged is stored: %v", err)
+			}
+		}
+		n.policyIsSlow = false
+		last := n.remote(r, erin, "m.room.message", nil, `{"body":"last"}`, n.newest(r))
+		got := n.ReceivePatiently(n.ctx, r, []*event.PDU{last})[0]
+		must(t, got.Err)
+		if got.Verdict != room.Accepted {
+			t.Errorf("judged patiently: %+v", got)
 		}
 	})
 }

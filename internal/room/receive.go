@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"myelin/internal/graph"
 	"myelin/matrix/event"
@@ -46,7 +45,7 @@ func (m *Missing) Error() string {
 //
 // Spec: ss Room State Resolution
 func (r *Rooms) Graft(ctx context.Context, pdu *event.PDU, before []id.EventID) (Verdict, *eventauth.Rejection, error) {
-	result := r.take(ctx, incoming{pdu: pdu, grafted: true, before: before})
+	result := r.take(ctx, incoming{pdu: pdu, grafted: true, before: before}, patiently())
 	return result.Verdict, result.Rejection, result.Err
 }
 
@@ -65,16 +64,20 @@ type Result struct {
 //
 // The error of a result is *Missing where ancestors are missing, M_INVALID_PARAM for an event that can have no
 // place in the room, and M_NOT_FOUND for a room that this
-// server is not in. A rejected event is no error.
+// server is not in. *Unjudged is for an event that the room's policy server has not judged within a moment. A rejected event is no error.
 //
 // Spec: ss Checks performed on receipt of a PDU
 func (r *Rooms) ReceiveAll(ctx context.Context, room id.RoomID, pdus []*event.PDU) []Result {
+	return r.receiveAll(ctx, room, pdus, briefly())
+}
+
+func (r *Rooms) receiveAll(ctx context.Context, room id.RoomID, pdus []*event.PDU, patience patience) []Result {
 	results := make([]Result, len(pdus))
 	known, err := r.cfg.Graph.EventsByID(ctx, idsOf(pdus))
 	if err != nil {
 		return failed(results, err)
 	}
-	l, deadline := r.lane(room), time.Now().Add(maxAsking)
+	l := r.lane(room)
 	waiting := make([]*queued, len(pdus))
 	seen := make(map[id.EventID]bool, len(pdus))
 	for i, pdu := range pdus {
@@ -89,8 +92,12 @@ func (r *Rooms) ReceiveAll(ctx context.Context, room id.RoomID, pdus []*event.PD
 			return failed(results, err)
 		}
 		if u, ok := errors.AsType[*unrecommended](q.err); ok {
-			if in, err = r.recommendable(ctx, deadline, in, u); err == nil {
+			if in, err = r.recommendable(ctx, patience, in, u); err == nil {
 				q, err = r.queue(ctx, l, graph.TxnRef{}, r.judging(ctx, in, &results[i]))
+			}
+			if late, ok := errors.AsType[*Unjudged](err); ok {
+				results[i].Err = late
+				continue
 			}
 			if err != nil {
 				return failed(results, err)
@@ -106,7 +113,7 @@ func (r *Rooms) ReceiveAll(ctx context.Context, room id.RoomID, pdus []*event.PD
 		case err == nil:
 			results[i].Err = q.err
 		case errors.Is(err, graph.ErrConflict):
-			results[i] = r.take(ctx, incoming{pdu: pdus[i]})
+			results[i] = r.take(ctx, incoming{pdu: pdus[i]}, patience)
 		default:
 			results[i].Err = fmt.Errorf("commit to %s: %w", room, err)
 		}
@@ -158,12 +165,12 @@ type incoming struct {
 }
 
 // take takes in one event.
-func (r *Rooms) take(ctx context.Context, in incoming) Result {
+func (r *Rooms) take(ctx context.Context, in incoming, patience patience) Result {
 	for {
 		var result Result
 		_, err := r.advance(ctx, in.pdu.RoomID(), graph.TxnRef{}, r.judging(ctx, in, &result))
 		if u, ok := errors.AsType[*unrecommended](err); ok {
-			if in, err = r.recommendable(ctx, time.Now().Add(maxAsking), in, u); err == nil {
+			if in, err = r.recommendable(ctx, patience, in, u); err == nil {
 				continue
 			}
 		}

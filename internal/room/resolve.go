@@ -74,6 +74,7 @@ func (r *Rooms) statesAfter(ctx context.Context, events []*graph.Event) ([]*grap
 // resolution maps between the numbers of the graph and the IDs of state resolution.
 type resolution struct {
 	ctx   context.Context
+	rooms *Rooms
 	graph *graph.Graph
 	room  graph.RoomNID
 	// byID and byNID hold every event seen so far.
@@ -84,6 +85,9 @@ type resolution struct {
 	base       *graph.State
 	conflicted map[event.Key][]id.EventID
 	coverages  *otter.Cache[graph.RoomNID, *coverage]
+	// bytes are what the events seen so far take; large says that a slot for large resolutions is held, locked that none may be waited for.
+	bytes         int64
+	large, locked bool
 }
 
 // resolve merges states of a room. fresh are events that are in them but not yet stored.
@@ -98,10 +102,13 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 		return base, nil
 	}
 	x := &resolution{
-		ctx: ctx, graph: r.cfg.Graph, room: head.Room, coverages: r.coverages,
+		ctx: ctx, rooms: r, graph: r.cfg.Graph, room: head.Room, coverages: r.coverages,
 		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event),
 	}
-	x.learn(fresh...)
+	defer x.leave()
+	if err := x.learn(fresh...); err != nil {
+		return nil, err
+	}
 	conflicted, err := x.conflicts(states)
 	if err != nil || len(conflicted) == 0 {
 		return base, err
@@ -114,6 +121,7 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 		Unconflicted: func(k event.Key) (id.EventID, bool) { return x.lookup(base, k) },
 		Covered:      x.covered,
 		Events:       x.events,
+		Limit:        r.resolvable.events,
 		Rejected:     func(e id.EventID) bool { return x.byID[e] != nil && x.byID[e].Flags&graph.Rejected != 0 },
 	})
 	if err != nil {
@@ -125,11 +133,16 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 	return x.apply(base, conflicted, resolved)
 }
 
-func (x *resolution) learn(events ...*graph.Event) {
+// learn takes note of events that were loaded, as far as the resolution may grow.
+func (x *resolution) learn(events ...*graph.Event) error {
 	for _, e := range events {
+		if x.byID[e.PDU.ID()] == nil {
+			x.bytes += int64(len(e.PDU.Raw()))
+		}
 		x.byID[e.PDU.ID()] = e
 		x.byNID[e.NID] = e
 	}
+	return x.grow()
 }
 
 // load makes sure that events are known by number.
@@ -144,8 +157,7 @@ func (x *resolution) load(nids []graph.EventNID) error {
 	if err != nil {
 		return err
 	}
-	x.learn(events...)
-	return nil
+	return x.learn(events...)
 }
 
 // conflicts lists the keys on which the states differ, found by diffing snapshots.
@@ -207,7 +219,9 @@ func (x *resolution) events(ids []id.EventID) (map[id.EventID]*event.PDU, error)
 		return nil, err
 	}
 	for _, e := range stored {
-		x.learn(e)
+		if err := x.learn(e); err != nil {
+			return nil, err
+		}
 	}
 	found := make(map[id.EventID]*event.PDU, len(ids))
 	for _, e := range ids {

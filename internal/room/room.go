@@ -58,8 +58,16 @@ type Rooms struct {
 	sent *otter.Cache[graph.TxnRef, id.EventID]
 	// policies remembers which rooms' policy servers take part.
 	policies *otter.Cache[graph.RoomNID, participation]
+	// asks holds a slot for each question under way about received events, by policy server, and asking for all of them. tardy remembers policy
+	// servers that were slow, with the time.
+	asks   *otter.Cache[id.ServerName, chan struct{}]
+	asking chan struct{}
+	tardy  *otter.Cache[id.ServerName, time.Time]
 	// coverages helps state resolution.
 	coverages *otter.Cache[graph.RoomNID, *coverage]
+	// resolvable bounds state resolution; resolving holds a slot for each large one under way.
+	resolvable resolvable
+	resolving  chan struct{}
 	// lastCreation is the time of the newest room made here, in milliseconds.
 	lastCreation atomic.Int64
 }
@@ -83,7 +91,13 @@ func New(cfg Config) *Rooms {
 		lanes:     otter.Must(&otter.Options[id.RoomID, *lane]{MaximumSize: maxLanes}),
 		sent:      otter.Must(&otter.Options[graph.TxnRef, id.EventID]{MaximumSize: maxSent}),
 		policies:  otter.Must(&otter.Options[graph.RoomNID, participation]{MaximumSize: maxPolicies}),
+		asks:      otter.Must(&otter.Options[id.ServerName, chan struct{}]{MaximumSize: maxSlow}),
+		asking:    make(chan struct{}, maxAsks),
+		tardy:     otter.Must(&otter.Options[id.ServerName, time.Time]{MaximumSize: maxSlow}),
 		coverages: newCoverages(),
+
+		resolvable: resolvable{events: maxResolved, large: largeResolved, bytes: maxResolvedBytes},
+		resolving:  make(chan struct{}, largeAtOnce()),
 	}
 }
 

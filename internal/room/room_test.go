@@ -31,6 +31,9 @@ const (
 
 // node is one server's room engine over a database.
 type node struct {
+	// policyIsSlow: policy servers don't answer.
+	policyIsSlow bool
+
 	*room.Rooms
 	t     *testing.T
 	ctx   context.Context
@@ -71,7 +74,11 @@ func startAs(t *testing.T, db *sqldb.DB, name id.ServerName) *node {
 			return r, ok, nil
 		},
 		IsGuest: func(_ context.Context, u id.UserID) (bool, error) { return n.guests[u], nil },
-		AskPolicy: func(_ context.Context, origin, server id.ServerName, pdu *event.PDU) (map[sign.KeyID]string, error) {
+		AskPolicy: func(ctx context.Context, origin, server id.ServerName, pdu *event.PDU) (map[sign.KeyID]string, error) {
+			if n.policyIsSlow {
+				<-ctx.Done()
+				return nil, mxerr.New(mxerr.CodeConnectionTimeout, "no answer came")
+			}
 			return n.policy(origin, server, pdu)
 		},
 	})

@@ -114,7 +114,7 @@ func (r *Rooms) Accept(ctx context.Context, pdu *event.PDU) (*graph.Event, error
 			return nil, err
 		}
 	}
-	result := r.take(ctx, incoming{pdu: pdu, flags: graph.Relayed, strict: true})
+	result := r.take(ctx, incoming{pdu: pdu, flags: graph.Relayed, strict: true}, patiently())
 	if result.Err != nil {
 		return nil, result.Err
 	}

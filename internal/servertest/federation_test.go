@@ -140,6 +140,23 @@ func TestFederatedInvites(t *testing.T) {
 	})
 }
 
+// Who makes a room and invites somebody whose server is out of reach is told so, once, and has the room.
+//
+// Spec: cs createRoom
+func TestInvitesOfNewRoomsThatFail(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		alice := n.Start("a.test").Register(t, "alice")
+		a := alice.Do("POST", "createRoom", M{"preset": "private_chat", "invite": []string{"@bob:nowhere.test"}})
+		if a.Status != http.StatusBadRequest && a.Status != http.StatusForbidden {
+			t.Errorf("answered with %d", a.Status)
+		}
+		room := a.At("room_id").Str
+		if joined := alice.OK("GET", "joined_rooms", nil).At("joined_rooms").Array(); len(joined) != 1 || joined[0].Str != room {
+			t.Errorf("%s was made, and alice is in %v", room, joined)
+		}
+	})
+}
+
 func TestFederatedKickAndBan(t *testing.T) {
 	EachNet(t, func(t *testing.T, n *Net) {
 		x := acrossTwo(t, n)

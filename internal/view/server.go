@@ -22,8 +22,11 @@ type Server struct {
 	// InRoom is set if a user of the server is joined.
 	InRoom bool
 
-	view  *View
-	users []id.UserID // of the server, who have or had to do with the room
+	view *View
+	name id.ServerName
+	// users of the server, who have or had to do with the room, once they were needed.
+	users []id.UserID
+	known bool
 	at    map[graph.StateNID]serverMoment
 }
 
@@ -33,8 +36,8 @@ type serverMoment struct {
 	joined, invited bool
 }
 
-// Server returns another server's sight of a room, and M_NOT_FOUND where this server has no part in the room. Its cost is that of
-// listing the room's members.
+// Server returns another server's sight of a room, and M_NOT_FOUND where this server has no part in the room. What it costs doesn't grow with the
+// room; what is asked of it may take as long as the server has users there.
 //
 // Spec: cs Room History Visibility
 func (v *View) Server(ctx context.Context, name id.ServerName, room id.RoomID) (*Server, error) {
@@ -42,13 +45,9 @@ func (v *View) Server(ctx context.Context, name id.ServerName, room id.RoomID) (
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Head: head, view: v, at: make(map[graph.StateNID]serverMoment)}
-	for m := range head.State.Members() {
-		if m.User.Domain() != name {
-			continue
-		}
-		s.users = append(s.users, m.User)
-		s.InRoom = s.InRoom || m.Membership == graph.Join
+	s := &Server{Head: head, view: v, name: name, at: make(map[graph.StateNID]serverMoment)}
+	if s.InRoom, err = v.cfg.Graph.Joined(ctx, head, name); err != nil {
+		return nil, err
 	}
 	if !head.Partial || s.InRoom {
 		return s, nil
@@ -57,16 +56,6 @@ func (v *View) Server(ctx context.Context, name id.ServerName, room id.RoomID) (
 	told, _, err := v.cfg.Graph.ServersTold(ctx, head.Room)
 	s.InRoom = slices.Contains(told, name)
 	return s, err
-}
-
-// Joined reports whether the state has a joined member whose server is among those that is accepts.
-func Joined(state *graph.State, is func(id.ServerName) bool) bool {
-	for m := range state.Members(graph.Join) {
-		if is(m.User.Domain()) {
-			return true
-		}
-	}
-	return false
 }
 
 // Sees reports whether the server may see an event of the room.
@@ -88,11 +77,9 @@ func (s *Server) Sees(ctx context.Context, e *graph.Event) (bool, error) {
 			m.visibility = visibilityOf(e.PDU)
 		}
 	case "m.room.member":
-		for _, user := range s.users {
-			if key.StateKey == string(user) {
-				m.joined = m.joined || e.PDU.Membership() == string(graph.Join)
-				m.invited = m.invited || e.PDU.Membership() == string(graph.Invite)
-			}
+		if id.UserID(key.StateKey).Domain() == s.name {
+			m.joined = m.joined || e.PDU.Membership() == string(graph.Join)
+			m.invited = m.invited || e.PDU.Membership() == string(graph.Invite)
 		}
 	}
 	return s.allows(m), nil
@@ -126,16 +113,37 @@ func (s *Server) before(ctx context.Context, e *graph.Event) (serverMoment, erro
 		}
 		m.visibility = visibilityOf(events[0].PDU)
 	}
-	for _, user := range s.users {
-		switch state.Membership(user) {
-		case graph.Join:
-			m.joined = true
-		case graph.Invite:
-			m.invited = true
+	// Who is joined decides no more where the room lets all see, or all who are in it.
+	if !s.allows(m) {
+		if err := s.atThatTime(ctx, state, &m); err != nil {
+			return serverMoment{}, err
 		}
 	}
 	s.at[e.StateBefore] = m
 	return m, nil
+}
+
+// atThatTime finds out whether users of the server were joined or invited in a state.
+func (s *Server) atThatTime(ctx context.Context, state *graph.State, m *serverMoment) error {
+	if !s.known {
+		var err error
+		if s.users, err = s.view.cfg.Graph.UsersOf(ctx, s.Head, s.name); err != nil {
+			return err
+		}
+		s.known = true
+	}
+	for i, user := range s.users {
+		switch state.Membership(user) {
+		case graph.Join:
+			m.joined = true
+			// The next state is most likely one with the same user in it.
+			s.users[0], s.users[i] = s.users[i], s.users[0]
+			return nil
+		case graph.Invite:
+			m.invited = true
+		}
+	}
+	return nil
 }
 
 // show returns an event as the server may have it: pruned, where it may not see what the event says. Pruned events
