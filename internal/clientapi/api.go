@@ -5,6 +5,7 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/bus"
+	"myelin/internal/delayed"
 	"myelin/internal/directory"
 	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
@@ -31,6 +32,7 @@ type Config struct {
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption
 	Media      *media.Media
+	Delayed    *delayed.Delayed
 	Syncer     *syncer.Syncer
 	Log        *slog.Logger
 	Settings   Settings

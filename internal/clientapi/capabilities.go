@@ -3,6 +3,7 @@ package clientapi
 import (
 	"context"
 
+	"myelin/internal/delayed"
 	"myelin/internal/web"
 	"myelin/matrix/mxerr"
 	"myelin/matrix/roomver"
@@ -43,6 +44,10 @@ func (a *API) capabilities(_ context.Context, r *web.Request) (*web.Response, er
 		"m.set_avatar_url":           user,
 		"m.3pid_changes":             enabled{false},
 		"m.get_login_token":          user,
+	}
+	// MSC4140: bounds on delayed events.
+	capabilities["org.matrix.msc4140.delayed_events"] = map[string]any{
+		"max_delay_ms": delayed.MaxDelay.Milliseconds(), "max_scheduled": delayed.MaxScheduled,
 	}
 	if r.Caller.Admin {
 		capabilities["m.account_moderation"] = map[string]any{"lock": true, "suspend": true}

@@ -27,6 +27,7 @@ func (a *API) Routes() []web.Route {
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),
 		a.sendingRoutes(),
+		a.delayedRoutes(),
 		a.readingRoutes(),
 		a.directoryRoutes(),
 		a.spaceRoutes(),

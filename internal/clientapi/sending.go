@@ -38,11 +38,14 @@ func (a *API) sendMessage(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, err
 	}
+	typ := r.Path("eventType")
+	if r.HasQuery(delayParam) {
+		return a.delayByQuery(ctx, r, roomID, nil)
+	}
 	content, err := r.Object()
 	if err != nil {
 		return nil, err
 	}
-	typ := r.Path("eventType")
 	if typ == "m.room.redaction" {
 		return a.sendRedaction(ctx, r, roomID, content)
 	}
@@ -82,11 +85,14 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	if err != nil {
 		return nil, err
 	}
+	typ, stateKey := r.Path("eventType"), r.Path("stateKey")
+	if r.HasQuery(delayParam) {
+		return a.delayByQuery(ctx, r, roomID, &stateKey)
+	}
 	content, err := r.Object()
 	if err != nil {
 		return nil, err
 	}
-	typ, stateKey := r.Path("eventType"), r.Path("stateKey")
 	switch typ {
 	case "m.room.member":
 		return a.setMembership(ctx, r, roomID, stateKey, content)

@@ -28,6 +28,7 @@ var supported = web.JSON(map[string]any{
 	},
 	"unstable_features": map[string]bool{
 		"org.matrix.msc3391": true, // deletion of account data
+		"org.matrix.msc4140": true, // delayed events
 		"org.matrix.msc4143": true, // transports of calls
 		"org.matrix.msc4222": true, // state_after in sync
 	},

@@ -86,6 +86,11 @@ type TxnRef struct {
 	ID    string
 }
 
+// DelayedDevice is the Device of a TxnRef whose ID is that of a delayed event, which the server sent in its user's name.
+//
+// MSC4140: cancellable delayed events.
+const DelayedDevice id.DeviceID = "\x01delayed"
+
 // MemberChange is a change of a user's current membership of a room. Old and New are equal when only the event changed, for
 // instance with a new display name.
 type MemberChange struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/clientapi"
+	"myelin/internal/delayed"
 	"myelin/internal/directory"
 	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
@@ -42,6 +43,7 @@ type slices struct {
 	federated   *fedroom.Federated
 	sender      *fedsend.Sender
 	syncer      *syncer.Syncer
+	delayed     *delayed.Delayed
 	clientAPI   *clientapi.API
 	serverAPI   *fedapi.API
 	files
@@ -118,10 +120,15 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
+	// delayed
+	if s.delayed, err = delayed.Open(ctx, delayed.Config{DB: s.db, Log: s.log, Send: s.sendDelayed}); err != nil {
+		return err
+	}
+
 	// clientapi
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
-		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Syncer: s.syncer, Log: s.log,
+		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -158,6 +165,8 @@ func (s *Server) startBackground() {
 		s.federated.Start(w)
 		s.sender.Start(w)
 	}
+	w.Lead("send delayed events", s.delayed.Run)
+	w.Schedule(work.Job{Name: "forget delayed events", Period: time.Hour, Run: s.delayed.Forget})
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
 	w.Schedule(work.Job{Name: "forget old transactions", Period: time.Hour, Run: s.forgetTransactions})

@@ -96,6 +96,9 @@ func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, m
 	if e.Txn.ID != "" && e.Txn.User == a.User && e.Txn.Device == a.Device {
 		dst = canon.AppendString(append(dst, `,"transaction_id":`...), e.Txn.ID)
 	}
+	if e.Txn.Device == graph.DelayedDevice && e.Txn.User == a.User {
+		dst = canon.AppendString(append(dst, `,"org.matrix.msc4140.delay_id":`...), e.Txn.ID)
+	}
 	return append(dst, '}')
 }
 
