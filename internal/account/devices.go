@@ -3,6 +3,8 @@ package account
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -175,12 +177,28 @@ func (a *Accounts) deleteDevices(tx *sqldb.Tx, c *changes, user id.UserID, devic
 		}
 		if rows > 0 {
 			gone = append(gone, DeviceChange{User: user, Device: device, Event: DeviceDeleted})
+			if err := dropNotificationSettings(tx, c, user, device); err != nil {
+				return err
+			}
 		}
 	}
 	if len(gone) == 0 {
 		return nil
 	}
 	return a.devicesChanged(tx, c.pos, gone)
+}
+
+// dropNotificationSettings deletes what a user's clients noted about the notifications of a device that is gone.
+//
+// MSC3890: local notification settings.
+func dropNotificationSettings(tx *sqldb.Tx, c *changes, user id.UserID, device id.DeviceID) error {
+	for _, prefix := range []string{"org.matrix.msc3890.local_notification_settings.", "m.local_notification_settings."} {
+		err := updateData(tx, c, user, "", prefix+string(device), func(json.RawMessage) (json.RawMessage, error) { return nil, nil })
+		if err != nil && !errors.Is(err, errUnchanged) {
+			return err
+		}
+	}
+	return nil
 }
 
 // devicesChanged tells the rest of the server, inside the transaction.

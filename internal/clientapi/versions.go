@@ -30,7 +30,9 @@ var supported = web.JSON(map[string]any{
 		"org.matrix.msc3391": true, // deletion of account data
 		"org.matrix.msc4140": true, // delayed events
 		"org.matrix.msc4143": true, // transports of calls
+		"org.matrix.msc4155": true, // filtering invites
 		"org.matrix.msc4222": true, // state_after in sync
+		"org.matrix.msc4380": true, // blocking invites, before it was stable
 	},
 })
 

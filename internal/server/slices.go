@@ -10,8 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/tidwall/gjson"
-
+	"myelin/internal/account"
 	"myelin/internal/clientapi"
 	"myelin/internal/delayed"
 	"myelin/internal/directory"
@@ -193,26 +192,15 @@ func (s *Server) isGuest(ctx context.Context, user id.UserID) (bool, error) {
 	return caller.Guest, err
 }
 
-// invitePermission is the account data by which users say who may invite them.
-//
-// Spec: cs m.invite_permission_config
-const invitePermission = "m.invite_permission_config"
-
-// mayInvite refuses invites to users who want none.
+// mayInvite refuses invites to users who don't want them.
 //
 // Spec: cs Invite permission
-func (s *Server) mayInvite(ctx context.Context, _, invitee id.UserID) error {
-	raw, err := s.accounts.Data(ctx, invitee, "", invitePermission)
-	if mxerr.Is(err, mxerr.CodeNotFound) {
-		return nil
+func (s *Server) mayInvite(ctx context.Context, sender, invitee id.UserID) error {
+	rules, err := s.accounts.InviteRules(ctx, invitee)
+	if err == nil && rules.Judge(sender) == account.InviteBlocked {
+		err = mxerr.New(mxerr.CodeInviteBlocked, "%s does not want to be invited", invitee)
 	}
-	if err != nil {
-		return err
-	}
-	if gjson.GetBytes(raw, "default_action").Str == "block" {
-		return mxerr.New(mxerr.CodeInviteBlocked, "%s does not want to be invited", invitee)
-	}
-	return nil
+	return err
 }
 
 // baseURL is where clients reach this server, as far as it is known yet.

@@ -35,6 +35,8 @@ type answer struct {
 	// confirm holds what state events that were told before may have got wrong.
 	confirm map[graph.RoomNID][]event.Key
 	visits  []visit
+	// invites are the user's wishes about invites, read when the first comes up.
+	invites func() (account.InviteRules, error)
 
 	mu   sync.Mutex // guards next while rooms are worked on in parallel
 	next Token
@@ -76,6 +78,7 @@ func (a *answer) build(ctx context.Context) (body []byte, news bool, err error) 
 	if a.ignored, err = a.s.cfg.Accounts.IgnoredUsers(ctx, a.q.User); err != nil {
 		return nil, false, err
 	}
+	a.invites = sync.OnceValues(func() (account.InviteRules, error) { return a.s.cfg.Accounts.InviteRules(ctx, a.q.User) })
 	if a.q.Filter.Room.State.LazyLoadMembers {
 		a.s.lazy.begin(a)
 	}

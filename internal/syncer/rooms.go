@@ -5,6 +5,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"myelin/internal/account"
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
 	"myelin/internal/view"
@@ -305,8 +306,10 @@ func (a *answer) asked(ctx context.Context, v *visit) ([]byte, error) {
 	} else {
 		sender = senderOf(stripped, a.q.User)
 	}
-	if _, ignored := a.ignored[sender]; ignored && v.section == inInvite {
-		return nil, nil
+	if v.section == inInvite {
+		if unwanted, err := a.unwanted(sender); err != nil || unwanted {
+			return nil, err
+		}
 	}
 	if len(stripped) == 0 {
 		stripped = []byte("[]")
@@ -316,6 +319,18 @@ func (a *answer) asked(ctx context.Context, v *visit) ([]byte, error) {
 		name = `{"knock_state":{"events":`
 	}
 	return append(append([]byte(name), stripped...), "}}"...), nil
+}
+
+// unwanted reports whether the user wants to hear nothing of invites by a sender. What came before the user said so is
+// not shown either; it is once the user thinks better of it, in a first sync.
+//
+// Spec: cs Invite permission
+func (a *answer) unwanted(sender id.UserID) (bool, error) {
+	if _, ignored := a.ignored[sender]; ignored {
+		return true, nil
+	}
+	rules, err := a.invites()
+	return err == nil && rules.Judge(sender) != account.InviteAllowed, err
 }
 
 // senderOf finds who sent the user's member event among stripped events.
