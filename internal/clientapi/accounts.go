@@ -117,6 +117,9 @@ func (a *API) openIDToken(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, err
 	}
+	if err := r.Decode(new(struct{})); err != nil {
+		return nil, err
+	}
 	token, err := a.Accounts.NewOpenIDToken(ctx, user)
 	if err != nil {
 		return nil, err

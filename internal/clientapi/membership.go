@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/web"
@@ -190,6 +192,9 @@ func (a *API) join(ctx context.Context, r *web.Request, roomID id.RoomID, via []
 	var body entering
 	if err := r.Decode(&body); err != nil {
 		return nil, err
+	}
+	if signed := gjson.ParseBytes(body.ThirdPartySigned); signed.Exists() && signed.Type != gjson.Null && !signed.IsObject() {
+		return nil, mxerr.BadJSON("third_party_signed must be an object")
 	}
 	content, err := otherFields(r)
 	if err != nil {

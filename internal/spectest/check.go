@@ -267,6 +267,9 @@ func (c *checker) check(method, path string, a Answer) error {
 	if len(content.Schema) == 0 || kind != "application/json" {
 		return nil
 	}
+	if a.Status == http.StatusUnauthorized && !bytes.Contains(a.Body, []byte(`"flows"`)) {
+		return nil // no token, or a wrong one: where the document describes interactive authentication it means that alone
+	}
 	schema, err := c.schema(name+"/"+strconv.Itoa(a.Status), content.Schema)
 	if err != nil {
 		return err
