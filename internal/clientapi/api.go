@@ -14,6 +14,7 @@ import (
 	"myelin/internal/media"
 	"myelin/internal/ours"
 	"myelin/internal/room"
+	"myelin/internal/search"
 	"myelin/internal/syncer"
 	"myelin/internal/view"
 	"myelin/matrix/roomver"
@@ -28,6 +29,7 @@ type Config struct {
 	Rooms      *room.Rooms
 	Federated  *fedroom.Federated
 	View       *view.View
+	Search     *search.Search
 	Directory  *directory.Directory
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption

@@ -31,6 +31,7 @@ func (a *API) Routes() []web.Route {
 		a.readingRoutes(),
 		a.directoryRoutes(),
 		a.spaceRoutes(),
+		a.searchRoutes(),
 		a.ephemeralRoutes(),
 		a.encryptionRoutes(),
 		a.backupRoutes(),

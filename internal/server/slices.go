@@ -21,6 +21,7 @@ import (
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
 	"myelin/internal/room"
+	"myelin/internal/search"
 	"myelin/internal/syncer"
 	"myelin/internal/view"
 	"myelin/internal/work"
@@ -36,6 +37,7 @@ type slices struct {
 	followGraph func(context.Context) error
 	rooms       *room.Rooms
 	view        *view.View
+	search      *search.Search
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
 	encryption  *e2ee.Encryption
@@ -85,6 +87,12 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	// view
 	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers})
 
+	// search
+	s.search, err = search.Open(ctx, search.Config{DB: s.db, Graph: s.graph, View: s.view, Ignored: s.accounts.IgnoredUsers, Log: s.log})
+	if err != nil {
+		return err
+	}
+
 	// ephemeral
 	s.ephemeral, err = ephemeral.Open(ctx, ephemeral.Config{
 		DB: s.db, Ours: s.ours, Graph: s.graph, Accounts: s.accounts, Bus: s.bus, Log: s.log,
@@ -128,6 +136,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
+		Search: s.search,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -158,6 +167,7 @@ func (s *Server) startBackground() {
 	for _, f := range s.rooms.Followers(s.accounts) {
 		w.Follow(f)
 	}
+	s.search.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
 	if s.config.Federation.Enabled {
