@@ -12,6 +12,7 @@ import (
 
 	"myelin/internal/room"
 	"myelin/internal/sqldb/sqldbtest"
+	"myelin/matrix/event"
 	"myelin/matrix/id"
 )
 
