@@ -71,7 +71,9 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.followGraph = s.graph.Follow(s.bus)
 
 	// directory
-	s.directory, err = directory.Open(ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log})
+	s.directory, err = directory.Open(ctx, directory.Config{
+		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: c.UserDirectory == "all",
+	})
 	if err != nil {
 		return err
 	}
@@ -168,6 +170,7 @@ func (s *Server) startBackground() {
 		w.Follow(f)
 	}
 	s.search.Start(w)
+	s.directory.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
 	if s.config.Federation.Enabled {
