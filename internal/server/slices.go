@@ -20,9 +20,11 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
+	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
 	"myelin/internal/syncer"
+	"myelin/internal/thread"
 	"myelin/internal/view"
 	"myelin/internal/work"
 	"myelin/matrix/id"
@@ -35,6 +37,8 @@ type slices struct {
 	background  *work.Runner
 	graph       *graph.Graph
 	followGraph func(context.Context) error
+	threads     *thread.Threads
+	reports     *report.Reports
 	rooms       *room.Rooms
 	view        *view.View
 	search      *search.Search
@@ -63,12 +67,9 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	// graph
-	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
-	if err != nil {
+	if err := s.openGraph(ctx); err != nil {
 		return err
 	}
-	s.followGraph = s.graph.Follow(s.bus)
 
 	// directory
 	s.directory, err = directory.Open(ctx, directory.Config{
@@ -138,7 +139,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
-		Search: s.search,
+		Search: s.search, Threads: s.threads, Reports: s.reports,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -158,6 +159,20 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
 	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
 	return nil
+}
+
+// openGraph builds graph, thread and report, which need nothing but the core.
+func (s *Server) openGraph(ctx context.Context) (err error) {
+	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
+	if err != nil {
+		return err
+	}
+	s.followGraph = s.graph.Follow(s.bus)
+	if s.threads, err = thread.Open(ctx, s.db); err != nil {
+		return err
+	}
+	s.reports, err = report.Open(ctx, s.db, s.log)
+	return err
 }
 
 // startBackground starts what runs beside the requests. It ends when background stops.
