@@ -49,6 +49,8 @@ var (
 
 	sqlRoomData = sqldb.SQL(`SELECT pos, room_id, type, content FROM account_data WHERE user_id = $1 AND room_id = $2 ORDER BY type`)
 
+	sqlDataOfType = sqldb.SQL(`SELECT pos, room_id, type, content FROM account_data WHERE user_id = $1 AND type = $2 AND room_id <> ''`)
+
 	sqlCountData = sqldb.SQL(`SELECT COUNT(*) FROM account_data WHERE user_id = $1`)
 
 	sqlEraseData = sqldb.SQL(`DELETE FROM account_data WHERE user_id = $1`)
@@ -235,6 +237,11 @@ func (a *Accounts) RoomData(ctx context.Context, user id.UserID, room id.RoomID)
 		return list, err
 	}
 	return withPushRules(list, user)
+}
+
+// DataOfType lists the entries of one type in all rooms.
+func (a *Accounts) DataOfType(ctx context.Context, user id.UserID, typ string) ([]Datum, error) {
+	return a.data(ctx, sqlDataOfType, user, typ)
 }
 
 func (a *Accounts) data(ctx context.Context, stmt *sqldb.Stmt, user id.UserID, args ...any) ([]Datum, error) {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"myelin/internal/bus"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -243,7 +242,6 @@ func addUser(tx *sqldb.Tx, n NewUser, hash string) error {
 	if rows == 0 {
 		return errUserInUse
 	}
-	tx.Emit(entry(pos, bus.UserChanged, n.ID, nil))
 	if n.DisplayName == "" {
 		return nil
 	}

@@ -29,9 +29,6 @@ func (a *API) Routes() []web.Route {
 		a.sendingRoutes(),
 		a.delayedRoutes(),
 		a.readingRoutes(),
-		a.relationRoutes(),
-		a.threadSubscriptionRoutes(),
-		a.reportRoutes(),
 		a.directoryRoutes(),
 		a.spaceRoutes(),
 		a.searchRoutes(),
@@ -41,6 +38,7 @@ func (a *API) Routes() []web.Route {
 		a.mediaRoutes(),
 		a.streamRoutes(),
 		a.syncRoutes(),
+		a.slidingRoutes(),
 	))
 }
 

@@ -43,6 +43,18 @@ func newReaper(db *sqldb.DB) *sqldb.Batcher[receipt] {
 //
 // Spec: cs Send-to-Device messaging
 func (e *Encryption) Inbox(ctx context.Context, user id.UserID, device id.DeviceID, from, to sqldb.Pos) (events []byte, upTo sqldb.Pos, err error) {
+	return e.InboxPage(ctx, user, device, from, to, -1)
+}
+
+// InboxPage is Inbox for a client that wants no more than so many messages; a negative limit stands for none. With 0 there are no messages,
+// and nothing counts as delivered but what was before.
+//
+// MSC3885: Sliding Sync Extension: To-Device
+func (e *Encryption) InboxPage(ctx context.Context, user id.UserID, device id.DeviceID, from, to sqldb.Pos, limit int) (events []byte, upTo sqldb.Pos, err error) {
+	most := maxAnswer
+	if limit >= 0 {
+		most = min(most, limit)
+	}
 	k := deviceKey{user, device}
 	s, err := e.stock(ctx, k)
 	if err != nil {
@@ -56,6 +68,9 @@ func (e *Encryption) Inbox(ctx context.Context, user id.UserID, device id.Device
 	if s.last <= from {
 		return nil, to, nil
 	}
+	if most == 0 {
+		return nil, from, nil
+	}
 	err = e.db.Read(ctx, func(tx *sqldb.Tx) error {
 		events, upTo = nil, to
 		n, last := 0, from
@@ -68,7 +83,7 @@ func (e *Encryption) Inbox(ctx context.Context, user id.UserID, device id.Device
 			if upTo < to {
 				return nil
 			}
-			if n >= maxAnswer || n > 0 && len(events)+len(event) > maxAnswerBytes {
+			if n >= most || n > 0 && len(events)+len(event) > maxAnswerBytes {
 				upTo = last
 				return nil
 			}
@@ -80,7 +95,7 @@ func (e *Encryption) Inbox(ctx context.Context, user id.UserID, device id.Device
 			n, last = n+1, pos
 			events = append(events, event...)
 			return nil
-		}, user, device, from, to, maxAnswer+1)
+		}, user, device, from, to, most+1)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("load messages for a device of %s: %w", user, err)

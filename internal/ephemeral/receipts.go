@@ -64,6 +64,11 @@ var (
 		DO UPDATE SET event_id = excluded.event_id, ord = excluded.ord, ts = excluded.ts, pos = excluded.pos`)
 	stmtReceipts = sqldb.SQL(`SELECT pos, room_nid, user_id, type, thread, event_id, ts FROM receipts
 		WHERE room_nid = ANY($1) AND pos > $2 AND pos <= $3 AND (type = 'm.read' OR user_id = $4)`)
+	stmtReceiptsAt = sqldb.SQL(`SELECT pos, room_nid, user_id, type, thread, event_id, ts FROM
+		(SELECT * FROM receipts WHERE room_nid = $1 AND pos <= $2 AND pos > 0 ORDER BY pos DESC LIMIT $4) AS latest
+		WHERE type = 'm.read' AND user_id <> $5 AND event_id = ANY($3)`)
+	stmtOwnReceipts = sqldb.SQL(`SELECT pos, room_nid, user_id, type, thread, event_id, ts FROM receipts
+		WHERE room_nid = $1 AND user_id = $2 AND pos <= $3 AND pos > 0`)
 )
 
 // Mark moves a user's receipts and read marker in a room, all at once. Those that would move back stay where they
@@ -158,6 +163,27 @@ func Receipts(tx *sqldb.Tx, rooms []graph.RoomNID, from, to sqldb.Pos, user id.U
 	}, rooms, from, to, user)
 	if err != nil {
 		return nil, fmt.Errorf("load receipts: %w", err)
+	}
+	return found, nil
+}
+
+// latestReceipts bounds the receipts of a room that ReceiptsAt looks at.
+const latestReceipts = 1000
+
+// ReceiptsAt reads the receipts of a room that stand at some of its latest events, of users who read there lately, and all of one user's.
+func ReceiptsAt(tx *sqldb.Tx, room graph.RoomNID, events []string, to sqldb.Pos, user id.UserID) ([]*Receipt, error) {
+	var found []*Receipt
+	row := func(row *sqldb.Row) error {
+		r := new(Receipt)
+		found = append(found, r)
+		return row.Scan(&r.Pos, &r.Room, &r.User, &r.Type, &r.Thread, &r.Event, &r.TS)
+	}
+	err := tx.Query(stmtOwnReceipts, row, room, user, to)
+	if err == nil && len(events) > 0 {
+		err = tx.Query(stmtReceiptsAt, row, room, to, events, latestReceipts, user)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load receipts at events: %w", err)
 	}
 	return found, nil
 }

@@ -372,6 +372,9 @@ func (j *job) posOf(tx *sqldb.Tx, m memberChange) (sqldb.Pos, error) {
 }
 
 func (g *Graph) writeRest(tx *sqldb.Tx, j *job) error {
+	if j.traits != nil {
+		tx.Queue(setTraits, append([]any{j.room}, j.traits...)...)
+	}
 	for _, r := range j.c.Redactions {
 		if err := j.unrelate(tx, r); err != nil {
 			return err

@@ -72,6 +72,7 @@ type job struct {
 	relating []relating
 	size     int
 	result   *Head // nil for a commit that moves no head
+	traits   []any // arguments of setTraits after the room; nil where the room stays what it is
 	// What follows belongs to the current run of apply.
 	failed  error
 	claimed []string // keys of txns
@@ -130,7 +131,9 @@ func (g *Graph) prepare(c *Commit) (*job, error) {
 		for _, s := range n.fresh {
 			j.addState(s)
 		}
-		j.addMembers(prevState, n.State)
+		if j.addMembers(prevState, n.State) {
+			j.traits = g.traits(j, n.State)
+		}
 		// Heads advanced from Next begin a new commit. Only its writer knows Next yet.
 		j.fresh, j.result = n.fresh, n.settle()
 	}
@@ -199,8 +202,8 @@ func (j *job) addEvent(e *Event) error {
 	return nil
 }
 
-// addMembers notes how current memberships change.
-func (j *job) addMembers(old, new *State) {
+// addMembers notes how current memberships change. It reports whether what the room is may change, too.
+func (j *job) addMembers(old, new *State) (becomes bool) {
 	var from statemap.Map
 	if old != nil {
 		from = old.in(new.keys).m
@@ -209,6 +212,7 @@ func (j *job) addMembers(old, new *State) {
 	for c := range statemap.Diff(from, new.m) {
 		key := new.keys.key(KeyNID(c.Key))
 		if key.Type != memberType {
+			becomes = becomes || key.StateKey == "" && (key.Type == createType || key.Type == encryptionType)
 			continue
 		}
 		o, n := value(c.Old), value(c.New)
@@ -222,6 +226,7 @@ func (j *job) addMembers(old, new *State) {
 		j.members = append(j.members, m)
 		j.size += 200
 	}
+	return becomes
 }
 
 // key is 128 bits of a hash, as text. Lengths stand before the parts so that no two references give the same bytes.

@@ -32,6 +32,8 @@ import (
 // and how many it has, for references how many there are. thread_users counts the events that each user has in a thread; began says that they sent its root.
 // annotations has of each user's equal annotations of an event the first; annotation is a hash of the key.
 //
+// kind and encrypted of rooms repeat what the room's state says: its type, NULL where nobody has looked yet, and whether it is encrypted.
+//
 // partial_rooms has the rooms that were joined without knowing all their members. done is the position at which they were known, 0 before
 // that; the heads of those say so as well.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
@@ -197,6 +199,9 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		event_nid BIGINT NOT NULL,
 		PRIMARY KEY (room_nid, parent_id, sender, type, annotation)
 	) WITHOUT ROWID;
+`}, {Slice: "graph", Version: 6, SQL: `
+	ALTER TABLE rooms ADD COLUMN kind TEXT;
+	ALTER TABLE rooms ADD COLUMN encrypted BIGINT NOT NULL DEFAULT 0;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

@@ -53,9 +53,7 @@ func (s *Search) Find(ctx context.Context, r *Request) ([]byte, error) {
 
 func (s *Search) appendResult(ctx context.Context, out []byte, r *Request, found result) ([]byte, error) {
 	out = strconv.AppendFloat(append(out, `{"rank":`...), float64(found.rank), 'f', -1, 32)
-	to := r.Audience
-	to.Bundle = true
-	out, err := s.view.AppendEvent(ctx, append(out, `,"result":`...), to, found.event)
+	out, err := s.view.AppendEvent(ctx, append(out, `,"result":`...), r.Audience, found.event)
 	if err != nil {
 		return nil, err
 	}

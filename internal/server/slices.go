@@ -20,11 +20,9 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
-	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
 	"myelin/internal/syncer"
-	"myelin/internal/thread"
 	"myelin/internal/view"
 	"myelin/internal/work"
 	"myelin/matrix/id"
@@ -37,8 +35,6 @@ type slices struct {
 	background  *work.Runner
 	graph       *graph.Graph
 	followGraph func(context.Context) error
-	threads     *thread.Threads
-	reports     *report.Reports
 	rooms       *room.Rooms
 	view        *view.View
 	search      *search.Search
@@ -67,14 +63,15 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	if err := s.openGraph(ctx); err != nil {
+	// graph
+	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
+	if err != nil {
 		return err
 	}
+	s.followGraph = s.graph.Follow(s.bus)
 
 	// directory
-	s.directory, err = directory.Open(ctx, directory.Config{
-		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: c.UserDirectory == "all",
-	})
+	s.directory, err = directory.Open(ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -114,9 +111,12 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.encryption.Close(); return nil })
 
 	// syncer
+	if err := s.db.Migrate(ctx, syncer.Migrations...); err != nil {
+		return fmt.Errorf("prepare the tables of sliding sync: %w", err)
+	}
 	s.syncer = syncer.New(syncer.Config{
 		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral,
-		Sections: syncer.Encryption(s.encryption),
+		Sections: syncer.Encryption(s.encryption), Encryption: s.encryption,
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 
@@ -139,7 +139,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
-		Search: s.search, Threads: s.threads, Reports: s.reports,
+		Search: s.search,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -161,20 +161,6 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	return nil
 }
 
-// openGraph builds graph, thread and report, which need nothing but the core.
-func (s *Server) openGraph(ctx context.Context) (err error) {
-	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
-	if err != nil {
-		return err
-	}
-	s.followGraph = s.graph.Follow(s.bus)
-	if s.threads, err = thread.Open(ctx, s.db); err != nil {
-		return err
-	}
-	s.reports, err = report.Open(ctx, s.db, s.log)
-	return err
-}
-
 // startBackground starts what runs beside the requests. It ends when background stops.
 func (s *Server) startBackground() {
 	w := s.background
@@ -185,7 +171,6 @@ func (s *Server) startBackground() {
 		w.Follow(f)
 	}
 	s.search.Start(w)
-	s.directory.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
 	if s.config.Federation.Enabled {
@@ -200,6 +185,7 @@ func (s *Server) startBackground() {
 	w.Schedule(work.Job{Name: "forget claimed keys", Period: 24 * time.Hour, Run: s.encryption.ForgetClaimed})
 	w.Schedule(work.Job{Name: "forget lists of devices", Period: 24 * time.Hour, Run: s.encryption.ForgetLists})
 	w.Schedule(work.Job{Name: "forget messages between devices", Period: 24 * time.Hour, Run: s.encryption.ForgetMessages})
+	w.Schedule(work.Job{Name: "sweep connections of sliding sync", Period: 24 * time.Hour, Run: s.syncer.SweepConnections})
 	w.Schedule(work.Job{Name: "sweep deleted backups of keys", Period: time.Hour, Run: s.encryption.SweepBackups})
 	w.Schedule(work.Job{Name: "forget letters to servers that are gone", Period: 24 * time.Hour, Run: s.encryption.ForgetOutbox})
 	w.Schedule(work.Job{Name: "reclaim states", Period: 24 * time.Hour, Run: s.reclaimStates})

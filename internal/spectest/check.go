@@ -217,8 +217,7 @@ func checkError(tb testing.TB, method, path string, a Answer) {
 	if e.Flows && a.Status == http.StatusUnauthorized {
 		return // user-interactive authentication
 	}
-	// Proposals put a namespace before the codes of theirs.
-	if !strings.HasPrefix(e.Code, "M_") && !strings.Contains(e.Code, ".M_") || e.Error == nil || *e.Error == "" {
+	if !strings.HasPrefix(e.Code, "M_") || e.Error == nil || *e.Error == "" {
 		tb.Errorf("%s %s: status %d without errcode and error: %s", method, path, a.Status, clip(a.Body))
 	}
 	if a.Status == http.StatusTooManyRequests {

@@ -1,9 +1,9 @@
-// Package syncer answers /sync: what is new for a user since a position of the stream.
+// Package syncer answers /sync, and sliding sync: what is new for a user since a position of the stream.
 //
 // # Owns
 //
 // The tokens of /sync, the memory of what happened lately (the hub), and the memory of which
-// members each device has been told of. It owns no table.
+// members each device has been told of. Of sliding sync: the tables sliding_conns and sliding_steps.
 //
 // # One answer
 //
@@ -45,6 +45,20 @@
 // (from, to]: what has a position after to is left for the next answer, and from 0 asks for
 // all that is current.
 //
+// # Sliding sync
+//
+// A connection has a ledger: for each room that the client was told of, up to where it was told of the events, the account data, the receipts
+// and the typing, under which configuration, and how long a timeline it has. An answer covers what its rules select, up to one position; what
+// happened elsewhere in rooms that the client knows stays behind, at the position up to which it was told, until a rule selects the room
+// again. Mostly nothing stays behind: then an answer changes no ledger, its token differs from the last one in the position only, and
+// nothing is written. Otherwise the change is durable before the answer leaves. A token names the version of the ledger that it stands for, so a
+// request that is repeated, or that comes after a restart or to another node, is answered from there; what other answers
+// noted after that version is dropped. Tokens of versions that are gone are refused with M_UNKNOWN_POS.
+//
+// The shelf of a feed has the user's rooms in the order of their last activity, with what filters ask for. It is filled by one query and follows
+// the bus. A request looks it through from the top, once; after that, while its rules stay the same and no room changes its place but by rising
+// to the top, requests look only at rooms in which something happened: their cost doesn't depend on how many rooms there are.
+//
 // # Invariants
 //
 //   - Positions in a token are visible in the database when the token is given out.
@@ -54,14 +68,17 @@
 //
 // # Refuses
 //
-// Tokens that it didn't make, to wait longer than MaxTimeout, timelines of more than MaxTimeline events.
+// Tokens that it didn't make, to wait longer than MaxTimeout, timelines of more than MaxTimeline events; more than so many lists, room
+// subscriptions and entries of required_state; more than so many connections of a device, of which the one that was unused for longest gives way.
 //
 // # Locks
 //
-// hub.mu is held by the bus's callback and for operations in memory; no database is read under it. lazyMemory.mu is a
-// leaf.
+// hub.mu is held by the bus's callback and for operations in memory; no database is read under it. lazyMemory.mu, introduced.mu and slide.mu
+// are leaves; connection.mu comes before introduced.mu.
 //
 // Spec: cs sync
 // Spec: cs Lazy-loading room members
 // Spec: cs Ignoring Users
+//
+// MSC4186: Simplified Sliding Sync
 package syncer

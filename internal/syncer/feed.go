@@ -33,6 +33,9 @@ type feed struct {
 	seats map[graph.RoomNID]*seat
 	order seat // anchor of a ring: the seat that was touched last comes first
 	data  []account.Datum
+	// epoch counts how often the feed was loaded, shape what makes rooms enter or leave lists of sliding sync.
+	epoch, shape int64
+	shelf        *shelf // nil until somebody asks for a list of rooms
 	// early are own member events that came while the memberships were read.
 	early []*graph.Event
 	stale bool // something came while loading that makes what is read worthless
@@ -42,7 +45,9 @@ type feed struct {
 type seat struct {
 	row        graph.MemberRow
 	touched    sqldb.Pos
+	active     sqldb.Pos // of the newest event that came while the feed was loaded, or on its shelf; 0 for none
 	prev, next *seat
+	card       *card // what the shelf knows; nil without one
 }
 
 // item is one thing that happened in a room; one of the pointers is set.
@@ -114,6 +119,7 @@ func (f *feed) load(h *hub, rows []graph.MemberRow, at sqldb.Pos, ok bool) {
 		return
 	}
 	f.loaded, f.at, f.from = true, at, max(at, h.pos)
+	f.epoch++
 	f.seats = make(map[graph.RoomNID]*seat, len(rows))
 	f.order.prev, f.order.next = &f.order, &f.order
 	for _, row := range rows {
@@ -138,7 +144,7 @@ func (f *feed) unload(h *hub) {
 	for room := range f.seats {
 		h.ignore(f, room)
 	}
-	f.loaded, f.seats, f.data = false, nil, nil
+	f.loaded, f.seats, f.data, f.shelf = false, nil, nil, nil
 	f.order = seat{}
 }
 
@@ -165,6 +171,7 @@ func (f *feed) member(h *hub, e *graph.Event) {
 		r.Forgotten = false
 	}
 	r.Event, r.Pos, r.Stripped = e.NID, e.Pos, nil
+	f.moved(s, e, old)
 	switch {
 	case r.Membership == graph.Join && old != graph.Join:
 		h.listen(f, s, e.Pos-1)
@@ -194,6 +201,7 @@ func (f *feed) addDatum(d account.Datum) {
 	if !f.loaded {
 		return
 	}
+	f.sorted(d)
 	if len(f.data) >= dataLength {
 		// What is gone must not be missed: who asks from before reads the database.
 		f.from = max(f.from, f.data[0].Pos)

@@ -1,6 +1,10 @@
 package syncer
 
-import "testing"
+import (
+	"testing"
+
+	"myelin/matrix/mxerr"
+)
 
 // FuzzParseToken: what is accepted is what String makes, and nothing else.
 func FuzzParseToken(f *testing.F) {
@@ -17,6 +21,24 @@ func FuzzParseToken(f *testing.F) {
 		}
 		if token.Pos < 0 || token.Confirm < 0 || token.Confirm != 0 && token.Confirm >= token.Pos {
 			t.Fatalf("%q is %+v", s, token)
+		}
+	})
+}
+
+// FuzzParseSliding: whatever a client asks for is refused or can be worked with.
+func FuzzParseSliding(f *testing.F) {
+	f.Add(`{"lists":{"a":{"ranges":[[0,19]],"timeline_limit":1,"required_state":[["m.room.member","$LAZY"],["*","*"]],"filters":{"is_dm":true}}}}`)
+	f.Add(`{"lists":{"a":{"range":[0,19],"timeline_limit":1,"required_state":{"include":[{"type":"a"},{}],"exclude":[{"state_key":"x"}],"lazy_members":true}}}}`)
+	f.Add(`{"conn_id":"x","pos":"c1_2_3_4","timeout":-1,"room_subscriptions":{"!a:b":{"timeline_limit":9,"required_state":[]}},"extensions":{"to_device":{"enabled":true,"since":"7"}}}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		for _, form := range []SlidingForm{SlidingStable, SlidingUnstable} {
+			q, err := ParseSliding(form, "@a:b", []byte(body))
+			if _, refused := mxerr.Of(err); err != nil && !refused {
+				t.Errorf("%v", err)
+			}
+			if err == nil && (q.Timeout < 0 || q.Timeout > MaxTimeout) {
+				t.Errorf("a timeout of %v", q.Timeout)
+			}
 		}
 	})
 }

@@ -135,6 +135,9 @@ func (h *hub) tell(room graph.RoomNID, it item) {
 	t.push(it)
 	for f, s := range t.seats {
 		f.touch(s, it.pos)
+		if it.event != nil {
+			f.rise(s, it.event)
+		}
 		f.wake()
 	}
 }
@@ -205,25 +208,34 @@ func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token, all bo
 	if since != nil {
 		from = since.Pos
 	}
+	var snap *snapshot
+	err := h.with(ctx, user, from, func(f *feed) {
+		snap = f.glance(h, from, !all && since != nil && since.Confirm == 0)
+	})
+	return snap, err
+}
+
+// with calls fn with the user's feed, loaded, once the stream has come to a position. h.mu is held meanwhile.
+func (h *hub) with(ctx context.Context, user id.UserID, from sqldb.Pos, fn func(f *feed)) error {
 	retried := false
 	for {
 		h.mu.Lock()
 		f := h.feedOf(user)
 		switch {
 		case f.loaded && max(f.at, h.pos) >= from:
-			snap := f.glance(h, from, !all && since != nil && since.Confirm == 0)
+			fn(f)
 			h.mu.Unlock()
-			return snap, nil
+			return nil
 		case f.loaded && retried:
 			h.mu.Unlock()
-			return nil, errFuture
+			return errFuture
 		case f.loading != nil:
 			loading := f.loading
 			h.mu.Unlock()
 			select {
 			case <-loading:
 			case <-ctx.Done():
-				return nil, context.Cause(ctx)
+				return context.Cause(ctx)
 			}
 			continue
 		}
@@ -236,7 +248,7 @@ func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token, all bo
 		f.load(h, rows, at, err == nil)
 		h.mu.Unlock()
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

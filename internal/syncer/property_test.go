@@ -51,7 +51,8 @@ func TestClientsAgree(t *testing.T) {
 			})
 		}
 		t.Log(total)
-		for _, what := range []string{"gap", "left", "came back", "confirmed", "forked", "lost answer", "cold"} {
+		for _, what := range []string{"gap", "left", "came back", "confirmed", "forked", "lost answer", "cold",
+			"slid again", "slid in another process", "expanded", "left while sliding", "kept behind"} {
 			if total[what] == 0 && n > 2 {
 				t.Errorf("no history had: %s", what)
 			}
@@ -64,6 +65,7 @@ type world struct {
 	rng     *rand.Rand
 	rooms   []id.RoomID
 	clients []*follower
+	sliders []*slider
 	counts  map[string]int
 	// reliable: no answer is lost any more.
 	reliable bool
@@ -105,6 +107,7 @@ func newWorld(s *server, seed uint64) *world {
 		c.wide = i < len(locals)
 		w.clients = append(w.clients, c)
 	}
+	w.addSliders(seed)
 	return w
 }
 
@@ -121,8 +124,19 @@ func (w *world) play(steps int) {
 				c.sync()
 			}
 		}
+		for _, c := range w.sliders {
+			if w.rng.IntN(6) == 0 {
+				c.slide()
+			}
+		}
 	}
 	w.reliable = true
+	for _, c := range w.sliders {
+		c.narrow, c.picky = false, false
+		for range 2 {
+			c.slide()
+		}
+	}
 	for _, c := range w.clients {
 		for range 3 { // what is left, a correction, and nothing
 			c.sync()

@@ -82,6 +82,7 @@ func start(tb testing.TB, open sqldbtest.Open) *server {
 	})
 	must(tb, err)
 	tb.Cleanup(s.ephemeral.Close)
+	must(tb, s.db.Migrate(ctx, syncer.Migrations...))
 	s.syncer = s.newSyncer()
 	return s
 }

@@ -8,8 +8,10 @@ import (
 
 	"myelin/internal/account"
 	"myelin/internal/bus"
+	"myelin/internal/e2ee"
 	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
+	"myelin/internal/push"
 	"myelin/internal/sqldb"
 	"myelin/internal/view"
 	"myelin/matrix/id"
@@ -25,10 +27,14 @@ type Config struct {
 
 	// Ephemeral has receipts, typing and presence. Optional.
 	Ephemeral *ephemeral.Ephemeral
-	// DB is what Ephemeral keeps its tables in; needed only with it.
+	// DB holds the connections of sliding sync, and what Ephemeral has.
 	DB *sqldb.DB
 	// Sections are further parts of answers.
 	Sections []Section
+	// Encryption has what sliding sync tells about keys, and messages to devices. Optional.
+	Encryption *e2ee.Encryption
+	// Push counts what users have not read. Optional.
+	Push *push.Push
 }
 
 // Section makes top-level fields of an answer, such as to_device.
@@ -99,13 +105,14 @@ type Syncer struct {
 	hub     *hub
 	lazy    *lazyMemory
 	filters *otter.Cache[filterKey, *view.Filter]
+	conns   *otter.Cache[connKey, *connection]
 	cancel  func()
 }
 
 // New returns a Syncer that listens to the bus until Close.
 func New(c Config) *Syncer {
 	s := &Syncer{cfg: c, hub: newHub(c.Graph), lazy: newLazyMemory(),
-		filters: otter.Must(&otter.Options[filterKey, *view.Filter]{MaximumSize: cachedFilters})}
+		filters: otter.Must(&otter.Options[filterKey, *view.Filter]{MaximumSize: cachedFilters}), conns: newConnections()}
 	s.cancel = s.hub.follow(c.Bus)
 	return s
 }

@@ -20,7 +20,10 @@ const maxPlace = 1 << 62
 // maxParts is how many numbers a token of /sync has at most.
 const maxParts = 3
 
-// ParseToken reads a timeline token, or a token of /sync: live events stand in their room's
+// slidingParts is how many numbers a token of sliding sync has.
+const slidingParts = 4
+
+// ParseToken reads a timeline token, or a token of /sync in either form: live events stand in their room's
 // order at their position in the stream. It accepts only what this server makes.
 func ParseToken(s string) (Token, error) {
 	if rest, ok := strings.CutPrefix(s, "t"); ok {
@@ -30,13 +33,16 @@ func ParseToken(s string) (Token, error) {
 		return 0, badToken(s)
 	}
 	rest, ok := strings.CutPrefix(s, "s")
+	sliding := false
 	if !ok {
-		return 0, badToken(s)
+		if rest, sliding = strings.CutPrefix(s, "c"); !sliding {
+			return 0, badToken(s)
+		}
 	}
 	// What follows the position is for package syncer alone.
 	parts := strings.Split(rest, "_")
 	n, ok := parsePlace(parts[0])
-	ok = ok && len(parts) <= maxParts
+	ok = ok && (len(parts) <= maxParts && !sliding || len(parts) == slidingParts && sliding)
 	for _, part := range parts[1:] {
 		if _, number := parsePlace(part); !number {
 			ok = false
