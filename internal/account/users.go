@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"myelin/internal/bus"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -242,6 +243,7 @@ func addUser(tx *sqldb.Tx, n NewUser, hash string) error {
 	if rows == 0 {
 		return errUserInUse
 	}
+	tx.Emit(entry(pos, bus.UserChanged, n.ID, nil))
 	if n.DisplayName == "" {
 		return nil
 	}

@@ -15,22 +15,23 @@ import (
 type Kind uint8
 
 const (
-	RoomEvent        Kind = iota + 1 // Room; User is the state key of a member event; Data is a *graph.Event
-	AccountData                      // User; Data is the type. Room is 0 for global data
-	Receipt                          // Room, User
-	Typing                           // Room
-	Presence                         // User
-	ToDevice                         // User and Device it is for
-	DeviceListLocal                  // User of ours whose devices or keys changed
-	DeviceListRemote                 // User of another server whose devices or keys changed
-	OneTimeKeys                      // User and Device whose number of one-time keys changed
-	ProfileChanged                   // User
-	UserChanged                      // User: flags of the account, such as locked or deactivated
-	TokenRevoked                     // User and Device, or all devices when Device is empty
-	Membership                       // Room, User: a membership that changed without an event of ours, such as an invite from elsewhere
-	DirectoryChange                  // Room: an alias or the visibility in a directory
-	ServerNews                       // what a remote server sent that is neither of the above; Data says what
-	Outbox                           // User: something of theirs waits for other servers, which Data names
+	RoomEvent          Kind = iota + 1 // Room; User is the state key of a member event; Data is a *graph.Event
+	AccountData                        // User; Data is the type. Room is 0 for global data
+	Receipt                            // Room, User
+	Typing                             // Room
+	Presence                           // User
+	ToDevice                           // User and Device it is for
+	DeviceListLocal                    // User of ours whose devices or keys changed
+	DeviceListRemote                   // User of another server whose devices or keys changed
+	OneTimeKeys                        // User and Device whose number of one-time keys changed
+	ProfileChanged                     // User
+	UserChanged                        // User: flags of the account, such as locked or deactivated
+	TokenRevoked                       // User and Device, or all devices when Device is empty
+	Membership                         // Room, User: a membership that changed without an event of ours, such as an invite from elsewhere
+	DirectoryChange                    // Room: an alias or the visibility in a directory
+	ServerNews                         // what a remote server sent that is neither of the above; Data says what
+	Outbox                             // User: something of theirs waits for other servers, which Data names
+	ThreadSubscription                 // Room, User who follows a thread, or no longer does
 )
 
 // Entry is one thing that happened, for those who want to know at once.

@@ -13,9 +13,11 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/media"
 	"myelin/internal/ours"
+	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
 	"myelin/internal/syncer"
+	"myelin/internal/thread"
 	"myelin/internal/view"
 	"myelin/matrix/roomver"
 )
@@ -30,6 +32,8 @@ type Config struct {
 	Federated  *fedroom.Federated
 	View       *view.View
 	Search     *search.Search
+	Threads    *thread.Threads
+	Reports    *report.Reports
 	Directory  *directory.Directory
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption

@@ -29,6 +29,7 @@ func (a *API) directoryRoutes() []web.Route {
 		{Method: "PUT", Path: v3 + "/directory/list/room/{roomId}", Op: "setRoomVisibilityOnDirectory", NotSuspended: true, Handle: a.setRoomVisibility},
 		{Method: "GET", Path: v3 + "/publicRooms", Op: "getPublicRooms", Auth: web.None, Handle: a.publicRooms},
 		{Method: "POST", Path: v3 + "/publicRooms", Op: "queryPublicRooms", EmptyBody: true, Handle: a.queryPublicRooms},
+		{Method: "POST", Path: v3 + "/user_directory/search", Op: "searchUserDirectory", Handle: a.searchUsers},
 	}
 }
 
@@ -288,4 +289,26 @@ func (a *API) listRooms(ctx context.Context, r *web.Request, q directory.Query) 
 		return nil, err
 	}
 	return web.JSON(page), nil
+}
+
+// Spec: cs searchUserDirectory
+func (a *API) searchUsers(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var body struct {
+		Term  *string `json:"search_term"`
+		Limit int64   `json:"limit"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	switch {
+	case body.Term == nil:
+		return nil, mxerr.MissingParam("\"search_term\" is missing")
+	case body.Limit < 0:
+		return nil, mxerr.InvalidParam("\"limit\" must not be negative")
+	}
+	found, err := a.Directory.SearchUsers(ctx, r.Caller.User, *body.Term, body.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(found), nil
 }

@@ -34,6 +34,15 @@ var supported = web.JSON(map[string]any{
 		"org.matrix.msc4222": true, // state_after in sync
 		"org.matrix.msc4380": true, // blocking invites, before it was stable
 
+		"org.matrix.msc3440.stable": true, // threads
+		"org.matrix.msc3874":        true, // filters by relation
+		"org.matrix.msc3981":        true, // recursion over relations
+		"org.matrix.msc4306":        true, // thread subscriptions
+		"org.matrix.msc4308":        true, // their changes in sliding sync
+
+		"uk.half-shot.msc2666.query_mutual_rooms":        true,
+		"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
+
 		"org.matrix.simplified_msc3575": true, // sliding sync in its unstable form
 	},
 })

@@ -47,6 +47,7 @@ func (c *Config) check() []problem {
 	oneOf("registration", c.Registration, "open", "token", "closed")
 	oneOf("rate_limits", c.RateLimits, "on", "off")
 	oneOf("presence", c.Presence, "on", "off")
+	oneOf("user_directory", c.UserDirectory, "visible", "all")
 	for _, s := range c.TrustedProxies {
 		if _, err := parseNetwork(s); err != nil {
 			wrong("trusted_proxies", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)

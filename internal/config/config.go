@@ -40,6 +40,10 @@ type Config struct {
 	// Whether users who share a room see of each other who is online: "on" or "off".
 	Presence string `toml:"presence"`
 
+	// Whom users find when they look for others: "visible" finds those who share a room with them or are
+	// in a room that anybody may join, "all" finds every user of this server as well.
+	UserDirectory string `toml:"user_directory"`
+
 	// Addresses or networks (10.0.0.0/8) of the reverse proxies in front of the server. Only
 	// their X-Forwarded-For header is believed. Without this all users behind a proxy
 	// share one address, and its rate limit.
@@ -222,6 +226,7 @@ func Default() *Config {
 		Registration:       "token",
 		RateLimits:         "on",
 		Presence:           "on",
+		UserDirectory:      "visible",
 		DefaultRoomVersion: defaultRoomVersion,
 		Client:             Client{Listen: "127.0.0.1:8008"},
 		Federation:         Federation{Enabled: true},

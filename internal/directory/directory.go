@@ -24,6 +24,10 @@ type Config struct {
 	// Bus tells what changed. Without it every listing reads all published rooms anew.
 	Bus *bus.Bus
 	Log *slog.Logger // nil discards
+	// Profiles are the accounts of this server. Without it no users are found.
+	Profiles Profiles
+	// AllUsers lets everybody find every user of this server.
+	AllUsers bool
 }
 
 // Directory finds rooms. It is safe for concurrent use.
@@ -36,6 +40,12 @@ type Directory struct {
 	// hearsay is what other servers said of rooms.
 	hearsay hearsay
 	close   func()
+
+	profiles Profiles
+	allUsers bool
+	handled  handled
+	// noted is the position up to which the follower last wrote that users are known. It belongs to the follower alone.
+	noted sqldb.Pos
 }
 
 // migrations make the tables. A reserved alias has an empty room_id. Times are in milliseconds since the epoch.
@@ -67,10 +77,13 @@ func Open(ctx context.Context, c Config) (*Directory, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.DB.Migrate(ctx, migrations...); err != nil {
+	if err := c.DB.Migrate(ctx, append(userMigrations, migrations...)...); err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
-	d := &Directory{db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, hearsay: newHearsay(), close: func() {}}
+	d := &Directory{
+		db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, hearsay: newHearsay(), close: func() {},
+		profiles: c.Profiles, allUsers: c.AllUsers, handled: handled{more: make(chan struct{})},
+	}
 	d.list.reset(c.Bus == nil)
 	if c.Bus != nil {
 		_, d.close = c.Bus.Subscribe(d.list.follow)

@@ -1,8 +1,8 @@
-// Package directory is how rooms are found: by an alias, in the list of published rooms, or in a space.
+// Package directory is how rooms are found: by an alias, in the list of published rooms, or in a space. And how users are.
 //
 // # Owns
 //
-// The tables aliases, published and tours, and in memory a list of what the published rooms say of
+// The tables aliases, published, tours, known_users, user_words, seen_rooms and users_state, and in memory a list of what the published rooms say of
 // themselves, and for two minutes what other servers said of rooms that nobody of ours is in.
 //
 // # Invariants
@@ -21,6 +21,10 @@
 //     node can go on. A page costs a bounded number of rooms looked at, of questions to other servers and of bytes; where one of these is used up the
 //     page ends early.
 //
+//   - Users are found by names that a follower of the stream keeps; whether somebody may see them is asked of the rooms as they are now. What a
+//     user of another server is called is what rooms say that anybody may look into. What only a closed room says is shown
+//     to its members alone.
+//
 //   - What the database knows of a room comes before what another server says of it, and whether a user may see a room is decided
 //     here, for each answer anew.
 //
@@ -31,9 +35,10 @@
 //
 // # Locks
 //
-// list.mu is a leaf. The bus holds its own lock while it calls list.follow, which takes list.mu.
+// list.mu and handled.mu are leaves. The bus holds its own lock while it calls list.follow, which takes list.mu.
 //
 // Spec: cs Room aliases
 // Spec: cs Published room directory
 // Spec: cs Spaces
+// Spec: cs searchUserDirectory
 package directory

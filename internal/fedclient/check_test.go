@@ -325,6 +325,41 @@ func TestNotariesMustProve(t *testing.T) {
 	}
 }
 
+// A notary that is out of reach for a moment is asked again soon: it hasn't said that it lacks the keys. One that never answers is not asked all the time.
+func TestNotaryOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		v := version(t, "10")
+		dead, notary := n.remote("dead.example", "8.8.8.1"), n.remote("notary.example", "8.8.8.2")
+		object := dead.keys()
+		n.down(dead.address)
+		notary.notary(func() []json.RawMessage { return []json.RawMessage{object} })
+		up := n.down(notary.address)
+		c := n.sqlite(func(cfg *Config) { cfg.Notaries = []id.ServerName{notary.name} })
+		for i := range 1800 {
+			_, _ = c.CheckPDU(t.Context(), v, message(t, v, "dead.example", newKey(t, fmt.Sprint("x", i%30))))
+			time.Sleep(2 * time.Second)
+		}
+		if dials := len(n.dials()); dials > 100 {
+			t.Errorf("%d connections within an hour", dials)
+		}
+		up()
+		time.Sleep(keyRetryMost)
+
+		c = n.sqlite(func(cfg *Config) { cfg.Notaries = []id.ServerName{notary.name} })
+		up = n.down(notary.address)
+		event := message(t, v, "dead.example", dead.key)
+		if _, err := c.CheckPDU(t.Context(), v, event); kindOf(err) != FaultKeys {
+			t.Errorf("with nobody in reach: %v", err)
+		}
+		up()
+		time.Sleep(keyRetry)
+		if _, err := c.CheckPDU(t.Context(), v, event); err != nil {
+			t.Errorf("with the notary back: %v", err)
+		}
+	})
+}
+
 // Many servers that are gone don't make a join take for ever: patience ends, and the notary is asked for all at once.
 func TestManyDeadServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

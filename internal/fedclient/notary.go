@@ -37,7 +37,7 @@ func (c *Client) askNotaries(ctx context.Context, wants map[id.ServerName][]want
 	if len(open) == 0 {
 		return nil
 	}
-	asked := 0
+	asked, answered := 0, true
 	for i, notary := range slices.Concat(c.ring.notaries, hints) {
 		trusted := i < len(c.ring.notaries)
 		if c.ours.Is(notary) || !c.Permitted(notary) || !trusted && asked == maxHints {
@@ -46,27 +46,39 @@ func (c *Client) askNotaries(ctx context.Context, wants map[id.ServerName][]want
 		if !trusted {
 			asked++
 		}
-		if err := c.askNotary(ctx, notary, trusted, open); err != nil {
+		ok, err := c.askNotary(ctx, notary, trusted, open)
+		if err != nil {
 			return err
 		}
+		answered = answered && ok
 	}
 	for server, of := range open {
 		s := c.ring.set(server)
-		lacking := s.lacking(of)
-		s.mu.Lock()
+		s.notariesDone(s.lacking(of), answered, now)
+	}
+	return ctx.Err()
+}
+
+// notariesDone notes what notaries were asked for in vain. Where not all of them answered, one that didn't may know the keys.
+func (s *keySet) notariesDone(lacking []want, answered bool, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if answered || len(lacking) == 0 {
+		s.notaryFailures = 0
 		for _, w := range lacking {
 			miss(&s.notaryMissed, w, now)
 		}
-		s.mu.Unlock()
+		return
 	}
-	return ctx.Err()
+	s.notaryFailures++
+	s.notaryNext = now.Add(backoff(s.notaryFailures, keyRetry, keyRetryMost))
 }
 
 // notaryMay returns the wants for which it is worth and time to ask notaries, and notes that this happens.
 func (s *keySet) notaryMay(wants []want, now time.Time) []want {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.notaryAsked.IsZero() && now.Sub(s.notaryAsked) < keyRefresh {
+	if now.Before(s.notaryNext) {
 		return nil
 	}
 	var out []want
@@ -76,7 +88,7 @@ func (s *keySet) notaryMay(wants []want, now time.Time) []want {
 		}
 	}
 	if len(out) > 0 {
-		s.notaryAsked = now
+		s.notaryNext = now.Add(keyRefresh)
 	}
 	return out
 }
@@ -89,8 +101,8 @@ func (s *keySet) silent() bool {
 	return s.failures > 0 || unanswered
 }
 
-// askNotary asks one notary for what is still lacking and drops from open what it gave. Its failures are its own.
-func (c *Client) askNotary(ctx context.Context, notary id.ServerName, trusted bool, open map[id.ServerName][]want) error {
+// askNotary asks one notary for what is still lacking. It reports whether the notary answered, or there was nothing to ask.
+func (c *Client) askNotary(ctx context.Context, notary id.ServerName, trusted bool, open map[id.ServerName][]want) (bool, error) {
 	var servers []id.ServerName
 	for server, of := range open {
 		s := c.ring.set(server)
@@ -100,7 +112,7 @@ func (c *Client) askNotary(ctx context.Context, notary id.ServerName, trusted bo
 	}
 	for batch := range slices.Chunk(servers, maxNotaryBatch) {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 		outcome := "ok"
 		if err := c.queryNotary(ctx, notary, batch, open); err != nil {
@@ -109,10 +121,10 @@ func (c *Client) askNotary(ctx context.Context, notary id.ServerName, trusted bo
 		}
 		c.metrics.keys.WithLabelValues("notary", outcome).Inc()
 		if outcome != "ok" {
-			break
+			return false, nil
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // criteria is what a notary is asked of a key.

@@ -61,9 +61,10 @@ type keySet struct {
 	asked, answered, next time.Time
 	// missed holds the keys that the server was asked for in vain, with the time.
 	missed map[sign.KeyID]time.Time
-	// notaryAsked and notaryMissed are the same for notaries.
-	notaryAsked  time.Time
-	notaryMissed map[sign.KeyID]time.Time
+	// notaryMissed is the same for notaries. After a question that one of them did not answer nothing is missed, but the next one waits.
+	notaryMissed   map[sign.KeyID]time.Time
+	notaryNext     time.Time
+	notaryFailures int
 	// flights are the fetches under way, failed is when the last of them failed.
 	flights []*flight
 	failed  time.Time

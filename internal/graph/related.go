@@ -15,7 +15,9 @@ import (
 type Child struct {
 	Parent id.EventID
 	Event  EventNID
-	Ord    int64
+	// ID is set by ChildrenOfAny only.
+	ID  id.EventID
+	Ord int64
 	// RelType is the type of the relation, Type that of the event.
 	RelType, Type string
 	Sender        id.UserID
@@ -24,8 +26,8 @@ type Child struct {
 var (
 	childrenUp   = children("")
 	childrenDown = children(" DESC")
-	childrenOf   = sqldb.SQL(`SELECT parent_id, event_nid, ord, kind, rel_type, type, sender FROM relations
-		WHERE room_nid = $1 AND parent_id = ANY($2) LIMIT $3`)
+	childrenOf   = sqldb.SQL(`SELECT e.event_id, r.parent_id, r.event_nid, r.ord, r.kind, r.rel_type, r.type, r.sender
+		FROM relations AS r JOIN events AS e ON e.event_nid = r.event_nid WHERE r.room_nid = $1 AND r.parent_id = ANY($2) LIMIT $3`)
 	relatedBy = sqldb.SQL(`SELECT parent_id FROM relations WHERE room_nid = $1 AND parent_id = ANY($2)
 		AND ($3 = 0 OR kind = ANY($4) OR (kind = 0 AND rel_type = ANY($5))) AND ($6 = 0 OR sender = ANY($7)) GROUP BY parent_id`)
 	aggregatesOf = sqldb.SQL(`SELECT parent_id, kind, sender, type, event_nid, ord, ts, event_id, total FROM aggregates
@@ -121,7 +123,7 @@ func (g *Graph) ChildrenOfAny(ctx context.Context, room RoomNID, parents []id.Ev
 			found = found[:had]
 			return tx.Query(childrenOf, func(row *sqldb.Row) error {
 				var c Child
-				err := c.scan(row, &c.Parent)
+				err := c.scan(row, &c.ID, &c.Parent)
 				found = append(found, c)
 				return err
 			}, room, texts(part), limit-had)

@@ -18,7 +18,30 @@ var (
 	wentSince = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership IN ('leave', 'ban') AND b.since > $2
 		AND (b.prev = 'join' OR b.membership = 'ban') AND b.user_id <> $1 LIMIT $3`)
+	roomsOfUsers = sqldb.SQL(`SELECT user_id, room_nid FROM memberships WHERE user_id = ANY($1) AND membership = 'join' LIMIT $2`)
+	someSharing  = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
+		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1 LIMIT $2`)
 )
+
+// RoomsOfUsers returns the rooms that users are joined to, at most limit pairs of both.
+func RoomsOfUsers(tx *sqldb.Tx, users []string, limit int) (found map[id.UserID][]RoomNID, n int, err error) {
+	found = make(map[id.UserID][]RoomNID)
+	err = tx.Query(roomsOfUsers, func(r *sqldb.Row) error {
+		var user id.UserID
+		var room RoomNID
+		err := r.Scan(&user, &room)
+		found[user] = append(found[user], room)
+		n++
+		return err
+	}, users, limit)
+	return found, n, wrap(err, "load rooms of users")
+}
+
+// SomeSharing returns other users who are joined to a room that the user is joined to, at most limit of them.
+func SomeSharing(tx *sqldb.Tx, user id.UserID, limit int) ([]id.UserID, error) {
+	found, err := usersOf(tx, someSharing, user, limit)
+	return found, wrap(err, "load users who share rooms")
+}
 
 // ShareSince reports whether two users are in a room together in which both have been since a position, without a break.
 func ShareSince(tx *sqldb.Tx, a, b id.UserID, since sqldb.Pos) (bool, error) {

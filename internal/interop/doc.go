@@ -23,7 +23,8 @@
 //
 // MYELIN_TEST_INTEROP_BINARY names a program to run as Myelin instead of one that is built from this source, and MYELIN_TEST_INTEROP_DATABASE
 // its database, instead of SQLite. MYELIN_TEST_INTEROP_AWAY is how many messages of each room a server misses while it is down, 250 unless it is set. MYELIN_TEST_INTEROP_KEEP=1 leaves
-// the servers' data and logs in the temporary folder, and has Myelin log its requests.
+// the servers' data and logs in the temporary folder, and has Myelin log its requests and what is
+// of use for debugging.
 //
 // # What it refuses
 //

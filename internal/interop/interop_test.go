@@ -92,8 +92,11 @@ func catchUp(t *testing.T, a, b *homeserver) {
 	}
 }
 
-// outagePatience is how long servers may take to find each other again: each backs off in its own way from a server that was down.
-const outagePatience = 2 * time.Minute
+// outagePatience is how long servers may take to find each other again: each backs off in its own way from a server that was down, and the next message
+// comes after all that was missed. Dendrite takes those one by one, a thousand of them in half a minute on a quiet machine and in minutes on a busy one. Besides, its
+// parts pass events to each other through queues on disk: what a part held when the server stopped comes to it again after half a minute, or, where
+// it is the part that keeps rooms, after five minutes, and until then nothing that follows it does.
+const outagePatience = 6 * time.Minute
 
 // outage takes one server down until the other has sent n messages to each room.
 func outage(t *testing.T, stages []stage, rooms []string, down *homeserver, n int) {

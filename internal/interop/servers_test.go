@@ -151,7 +151,8 @@ var myelin = sync.OnceValues(func() (*homeserver, error) {
 	var options []string
 	for key, value := range map[string]string{
 		"server_name": name, "data_dir": s.file("data"), "registration": "open", "rate_limits": "off", "log.requests": map[bool]string{true: "on", false: "off"}[keep()],
-		"database": os.Getenv("MYELIN_TEST_INTEROP_DATABASE"), "client.listen": fmt.Sprintf("127.0.0.1:%d", s.clients),
+		"log.level": map[bool]string{true: "debug", false: "info"}[keep()],
+		"database":  os.Getenv("MYELIN_TEST_INTEROP_DATABASE"), "client.listen": fmt.Sprintf("127.0.0.1:%d", s.clients),
 		"federation.listen": fmt.Sprintf("127.0.0.1:%d", s.federation), "federation.tls_cert": s.certificate, "federation.tls_key": s.key,
 		"federation.ca_file": s.authority.file, "federation.allow_networks": "127.0.0.0/8,::1/128",
 	} {

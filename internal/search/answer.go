@@ -53,7 +53,9 @@ func (s *Search) Find(ctx context.Context, r *Request) ([]byte, error) {
 
 func (s *Search) appendResult(ctx context.Context, out []byte, r *Request, found result) ([]byte, error) {
 	out = strconv.AppendFloat(append(out, `{"rank":`...), float64(found.rank), 'f', -1, 32)
-	out, err := s.view.AppendEvent(ctx, append(out, `,"result":`...), r.Audience, found.event)
+	to := r.Audience
+	to.Bundle = true
+	out, err := s.view.AppendEvent(ctx, append(out, `,"result":`...), to, found.event)
 	if err != nil {
 		return nil, err
 	}

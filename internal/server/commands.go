@@ -96,6 +96,8 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
 		{Method: http.MethodGet, Path: "/federation/{server}", Op: "examineServer", Handle: k.examineServer},
 		{Method: http.MethodGet, Path: "/troubles", Op: "listTroubles", Handle: k.listTroubles},
+		{Method: http.MethodGet, Path: "/reports", Op: "listReports", Handle: k.listReports},
+		{Method: http.MethodDelete, Path: "/reports/{number}", Op: "deleteReport", Handle: k.deleteReport},
 	}
 	for i := range routes {
 		routes[i].Auth, routes[i].Rate = web.None, web.RateNone

@@ -20,9 +20,11 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
+	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
 	"myelin/internal/syncer"
+	"myelin/internal/thread"
 	"myelin/internal/view"
 	"myelin/internal/work"
 	"myelin/matrix/id"
@@ -35,6 +37,8 @@ type slices struct {
 	background  *work.Runner
 	graph       *graph.Graph
 	followGraph func(context.Context) error
+	threads     *thread.Threads
+	reports     *report.Reports
 	rooms       *room.Rooms
 	view        *view.View
 	search      *search.Search
@@ -63,15 +67,14 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	// graph
-	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
-	if err != nil {
+	if err := s.openGraph(ctx); err != nil {
 		return err
 	}
-	s.followGraph = s.graph.Follow(s.bus)
 
 	// directory
-	s.directory, err = directory.Open(ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log})
+	s.directory, err = directory.Open(ctx, directory.Config{
+		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: c.UserDirectory == "all",
+	})
 	if err != nil {
 		return err
 	}
@@ -139,7 +142,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
-		Search: s.search,
+		Search: s.search, Threads: s.threads, Reports: s.reports,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -161,6 +164,20 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	return nil
 }
 
+// openGraph builds graph, thread and report, which need nothing but the core.
+func (s *Server) openGraph(ctx context.Context) (err error) {
+	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
+	if err != nil {
+		return err
+	}
+	s.followGraph = s.graph.Follow(s.bus)
+	if s.threads, err = thread.Open(ctx, s.db); err != nil {
+		return err
+	}
+	s.reports, err = report.Open(ctx, s.db, s.log)
+	return err
+}
+
 // startBackground starts what runs beside the requests. It ends when background stops.
 func (s *Server) startBackground() {
 	w := s.background
@@ -171,6 +188,7 @@ func (s *Server) startBackground() {
 		w.Follow(f)
 	}
 	s.search.Start(w)
+	s.directory.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
 	if s.config.Federation.Enabled {

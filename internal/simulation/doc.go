@@ -23,7 +23,8 @@
 //
 // # What may differ
 //
-//   - Whether an event is soft-failed: that depends on the state when it came.
+//   - Whether an event is soft-failed: that depends on the state when it came. So what a visitor said, not knowing yet that it must not, may be one more
+//     end of the room on the visitor's server: nobody else follows it, until somebody of that server speaks again.
 //   - What a server does not hold of times when no user of its own was in the room, as far as the server itself or the others knew.
 //   - What is held as an outlier: each server fetches other events to authorise what it has.
 //   - What a server without a joined user believes of the room: nobody tells it of changes. That includes a visitor whose join loses when forks are
@@ -32,7 +33,8 @@
 // # Replay
 //
 // Decisions of the script come from one generator, in one goroutine; faults are functions of the seed (package nettest). Rooms, users, devices and keys
-// come from data folders that are prepared once per process, with the IDs alike each time. So a failing seed fails alone, too, by the command that it prints. What is left to chance
+// come from data folders that are prepared once per process, with the IDs alike each time. So a failing seed fails alone, too, by the command that it prints.
+// -from and -seeds select others than those that run by themselves. What is left to chance
 // is the order in which goroutines of one server run that do something at the same nanosecond.
 //
 // It refuses to know how servers repair themselves: it looks into databases only after the servers have stopped.

@@ -268,9 +268,11 @@ func (a *answer) appendTimeline(ctx context.Context, out []byte, t *timeline, st
 		return nil, err
 	}
 	out = append(out, `},"timeline":{"events":`...)
+	to := a.audience()
+	to.Bundle = t.limited // otherwise the client has seen, or sees, all that relates to the events
 	if t.told != nil {
 		out = append(out, t.told...)
-	} else if out, err = a.s.cfg.View.AppendEvents(ctx, out, a.audience(), t.events); err != nil {
+	} else if out, err = a.s.cfg.View.AppendEvents(ctx, out, to, t.events); err != nil {
 		return nil, err
 	}
 	if t.limited {

@@ -153,9 +153,13 @@ func (a *answer) choose(ctx context.Context, s stretch, scanned []*graph.Event, 
 	var candidates []int
 	var doubtful []*graph.Event
 	verdicts := make(map[graph.EventNID]bool)
+	related, err := a.s.cfg.View.RelatedBy(ctx, &a.q.Filter.Room.Timeline, scanned[from:])
+	if err != nil {
+		return nil, err
+	}
 	for i := from; i < len(scanned); i++ {
 		e := scanned[i]
-		if !a.wants(e) {
+		if !a.wants(e) || related != nil && !related[e.PDU.ID()] {
 			continue
 		}
 		candidates = append(candidates, i)

@@ -24,6 +24,7 @@ type EventContext struct {
 //
 // Spec: cs getEventContext
 func (v *View) Context(ctx context.Context, c EventContext) ([]byte, error) {
+	c.Audience.Bundle = true
 	a, err := v.access(ctx, c.Audience.User, c.Room)
 	if err != nil {
 		return nil, err
@@ -149,6 +150,7 @@ func (v *View) Event(ctx context.Context, to Audience, room id.RoomID, eventID i
 	if err != nil {
 		return nil, err
 	}
+	to.Bundle = true
 	return v.AppendEvent(ctx, nil, to, e)
 }
 

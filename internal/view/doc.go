@@ -2,7 +2,7 @@
 //
 // It owns the rules of history visibility, the client format of events with everything that
 // stands in their unsigned part, the filters of clients, and the reading operations over one
-// room: timelines, context, members, state.
+// room: timelines, context, members, state, what relates to an event, threads.
 //
 // Invariants:
 //

@@ -1,11 +1,14 @@
 package view
 
 import (
+	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
 
+	"myelin/internal/graph"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -31,6 +34,16 @@ type RoomEventFilter struct {
 	LazyLoadMembers           bool        `json:"lazy_load_members"`
 	IncludeRedundantMembers   bool        `json:"include_redundant_members"`
 	UnreadThreadNotifications bool        `json:"unread_thread_notifications"`
+	// RelTypes and NotRelTypes select by the type of the event's relation to another one.
+	//
+	// MSC3874: under its own names until the specification has them.
+	RelTypes    []string `json:"org.matrix.msc3874.rel_types"`
+	NotRelTypes []string `json:"org.matrix.msc3874.not_rel_types"`
+	// RelatedByRelTypes and RelatedBySenders select events to which an event with such a type of relation, and of such a sender, relates.
+	//
+	// MSC3440: filters
+	RelatedByRelTypes []string    `json:"related_by_rel_types"`
+	RelatedBySenders  []id.UserID `json:"related_by_senders"`
 }
 
 // RoomFilter selects what a sync says about rooms.
@@ -115,7 +128,11 @@ func (f *EventFilter) check() error {
 	if f.Limit != nil && *f.Limit < 0 {
 		return mxerr.BadJSON("a filter's limit must be greater than 0")
 	}
-	for _, list := range [][]id.UserID{f.Senders, f.NotSenders} {
+	return checkUsers(f.Senders, f.NotSenders)
+}
+
+func checkUsers(lists ...[]id.UserID) error {
+	for _, list := range lists {
 		for _, u := range list {
 			if _, err := id.ParseUserID(string(u)); err != nil {
 				return mxerr.BadJSON("filter: %v", err)
@@ -128,6 +145,14 @@ func (f *EventFilter) check() error {
 func (f *RoomEventFilter) check() error {
 	if err := f.EventFilter.check(); err != nil {
 		return err
+	}
+	if err := checkUsers(f.RelatedBySenders); err != nil {
+		return err
+	}
+	for _, t := range f.RelatedByRelTypes {
+		if strings.Contains(t, "\x00") {
+			return mxerr.BadJSON("filter: no type contains a NUL character")
+		}
 	}
 	return checkRooms(f.Rooms, f.NotRooms)
 }
@@ -159,7 +184,7 @@ func (f *EventFilter) Match(typ string, sender id.UserID) bool {
 // MatchType reports whether a type is selected.
 func (f *EventFilter) MatchType(typ string) bool {
 	for _, pattern := range f.NotTypes {
-		if glob(pattern, typ) {
+		if id.MatchStars(pattern, typ) {
 			return false
 		}
 	}
@@ -167,7 +192,7 @@ func (f *EventFilter) MatchType(typ string) bool {
 		return true
 	}
 	for _, pattern := range f.Types {
-		if glob(pattern, typ) {
+		if id.MatchStars(pattern, typ) {
 			return true
 		}
 	}
@@ -185,13 +210,19 @@ func (f *RoomEventFilter) MatchEvent(p *event.PDU) bool {
 	if !f.Match(p.Type(), p.Sender()) {
 		return false
 	}
+	if f.RelTypes != nil || len(f.NotRelTypes) > 0 {
+		to, _ := p.Relation()
+		if f.RelTypes != nil && !slices.Contains(f.RelTypes, to.Type) || to.Type != "" && slices.Contains(f.NotRelTypes, to.Type) {
+			return false
+		}
+	}
 	return f.ContainsURL == nil || gjson.GetBytes(p.Content(), "url").Exists() == *f.ContainsURL
 }
 
 // SelectsAll reports whether the filter lets every event of every room pass.
 func (f *RoomEventFilter) SelectsAll() bool {
-	return f.Types == nil && f.Senders == nil && f.Rooms == nil && f.ContainsURL == nil &&
-		len(f.NotTypes)+len(f.NotSenders)+len(f.NotRooms) == 0
+	return f.Types == nil && f.Senders == nil && f.Rooms == nil && f.ContainsURL == nil && f.RelTypes == nil && !f.related() &&
+		len(f.NotTypes)+len(f.NotSenders)+len(f.NotRooms)+len(f.NotRelTypes) == 0
 }
 
 // selects applies a pair of lists; the second one wins.
@@ -212,24 +243,21 @@ func selects[T comparable](only, not []T, v T) bool {
 	return false
 }
 
-// glob matches a pattern in which each "*" stands for any characters. It takes time in
-// proportion to the product of the lengths at worst.
-func glob(pattern, s string) bool {
-	if !strings.Contains(pattern, "*") {
-		return pattern == s
+// related reports whether the filter asks for what relates to the events.
+func (f *RoomEventFilter) related() bool {
+	return f.RelatedByRelTypes != nil || f.RelatedBySenders != nil
+}
+
+// RelatedBy returns those of the events, which are of one room, that the filter selects by what relates to them; nil where it doesn't ask for that.
+//
+// MSC3440: filters
+func (v *View) RelatedBy(ctx context.Context, f *RoomEventFilter, events []*graph.Event) (map[id.EventID]bool, error) {
+	if f == nil || !f.related() || len(events) == 0 {
+		return nil, nil
 	}
-	parts := strings.Split(pattern, "*")
-	first, last := parts[0], parts[len(parts)-1]
-	if len(s) < len(first)+len(last) || !strings.HasPrefix(s, first) || !strings.HasSuffix(s, last) {
-		return false
+	ids := make([]id.EventID, len(events))
+	for i, e := range events {
+		ids[i] = e.PDU.ID()
 	}
-	s = s[len(first) : len(s)-len(last)]
-	for _, part := range parts[1 : len(parts)-1] {
-		i := strings.Index(s, part)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(part):]
-	}
-	return true
+	return v.cfg.Graph.RelatedBy(ctx, events[0].Room, ids, f.RelatedByRelTypes, f.RelatedBySenders)
 }

@@ -19,6 +19,8 @@ type Audience struct {
 	OmitRoomID bool
 	// Federation shows events as servers send them to each other.
 	Federation bool
+	// Bundle adds what is known of the children of each event: where the specification names the operation.
+	Bundle bool
 	// Fields lists the paths to keep of each event; nil keeps all.
 	Fields []string
 }
@@ -32,6 +34,22 @@ type companions map[graph.EventNID]*graph.Event
 //
 // Spec: cs Room event format
 func (v *View) AppendEvents(ctx context.Context, dst []byte, a Audience, events []*graph.Event) ([]byte, error) {
+	children, err := v.bundlesFor(ctx, a, events)
+	if err != nil {
+		return nil, err
+	}
+	return v.appendEventsWith(ctx, dst, a, events, children)
+}
+
+// bundlesFor is bundles where the audience is to have them.
+func (v *View) bundlesFor(ctx context.Context, a Audience, events []*graph.Event) (bundles, error) {
+	if !a.Bundle || a.Federation {
+		return nil, nil
+	}
+	return v.bundles(ctx, a, events, false)
+}
+
+func (v *View) appendEventsWith(ctx context.Context, dst []byte, a Audience, events []*graph.Event, children bundles) ([]byte, error) {
 	inside, err := v.companions(ctx, a.User, events)
 	if err != nil {
 		return nil, err
@@ -42,7 +60,7 @@ func (v *View) AppendEvents(ctx context.Context, dst []byte, a Audience, events 
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		if dst, err = v.appendEvent(ctx, dst, a, e, inside, now); err != nil {
+		if dst, err = v.appendEvent(ctx, dst, a, e, inside, children[e.PDU.ID()].json, now); err != nil {
 			return nil, err
 		}
 	}
@@ -51,14 +69,22 @@ func (v *View) AppendEvents(ctx context.Context, dst []byte, a Audience, events 
 
 // AppendEvent appends one event in the client format.
 func (v *View) AppendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event) ([]byte, error) {
+	children, err := v.bundlesFor(ctx, a, []*graph.Event{e})
+	if err != nil {
+		return nil, err
+	}
+	return v.appendWith(ctx, dst, a, e, children)
+}
+
+func (v *View) appendWith(ctx context.Context, dst []byte, a Audience, e *graph.Event, children bundles) ([]byte, error) {
 	inside, err := v.companions(ctx, a.User, []*graph.Event{e})
 	if err != nil {
 		return nil, err
 	}
-	return v.appendEvent(ctx, dst, a, e, inside, time.Now().UnixMilli())
+	return v.appendEvent(ctx, dst, a, e, inside, children[e.PDU.ID()].json, time.Now().UnixMilli())
 }
 
-func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event, inside companions, now int64) ([]byte, error) {
+func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event, inside companions, children []byte, now int64) ([]byte, error) {
 	if a.Federation {
 		return append(dst, e.PDU.Raw()...), nil
 	}
@@ -67,7 +93,7 @@ func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph
 		return nil, err
 	}
 	var buf [512]byte
-	unsigned := appendUnsigned(buf[:0], a, e, inside, membership, now)
+	unsigned := appendUnsigned(buf[:0], a, e, inside, children, membership, now)
 	start := len(dst)
 	dst = e.PDU.AppendClient(dst, event.ClientFormat{OmitRoomID: a.OmitRoomID, Unsigned: unsigned})
 	if a.Fields != nil {
@@ -77,10 +103,13 @@ func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph
 }
 
 // appendUnsigned appends the unsigned object of an event.
-func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, membership graph.Membership, now int64) []byte {
+func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, children []byte, membership graph.Membership, now int64) []byte {
 	dst = strconv.AppendInt(append(dst, `{"age":`...), now-e.PDU.OriginServerTS(), 10)
 	if membership != "" {
 		dst = canon.AppendString(append(dst, `,"membership":`...), string(membership))
+	}
+	if children != nil {
+		dst = append(append(dst, `,"m.relations":`...), children...)
 	}
 	if old := inside[e.Replaces]; old != nil {
 		dst = append(append(dst, `,"prev_content":`...), old.PDU.Content()...)

@@ -60,6 +60,7 @@ func (v *View) Messages(ctx context.Context, p Page) ([]byte, error) {
 	if more || p.Open && len(events) > 0 {
 		out = canon.AppendString(append(out, `,"end":`...), end.String())
 	}
+	p.Audience.Bundle = true
 	out, err = v.AppendEvents(ctx, append(out, `,"chunk":`...), p.Audience, events)
 	if err != nil {
 		return nil, err
@@ -147,9 +148,17 @@ func (v *View) scan(ctx context.Context, p Page, a access, w window, limit int) 
 		if err != nil {
 			return nil, 0, false, err
 		}
+		related, err := v.RelatedBy(ctx, p.Filter, events)
+		if err != nil {
+			return nil, 0, false, err
+		}
 		for _, e := range events {
 			if len(found) == limit {
 				return found, end, true, nil
+			}
+			if related != nil && !related[e.PDU.ID()] {
+				end = w.pass(e, p.Backward)
+				continue
 			}
 			keep, err := s.keeps(ctx, e)
 			if err != nil {

@@ -210,3 +210,37 @@ func (q *Question) Matches(folded string) bool {
 	})
 	return left == 0
 }
+
+// Phrase is a folded text with one space wherever there are none but gaps between its words.
+func Phrase(s string) string {
+	var b strings.Builder
+	spaced := false
+	for _, r := range Fold(s) {
+		if classOf(r) == gap {
+			spaced = true
+			continue
+		}
+		if spaced && b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		spaced = false
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// Endings calls each with what follows the beginning of every word of a phrase, and of every character of a script without spaces, cut
+// to MaxTerm: what begins with a question has it at the beginning of a word.
+func Endings(phrase string, each func(string)) {
+	before := gap
+	for i, r := range phrase {
+		c := classOf(r)
+		if c != gap && (c != before || c == packed || c == symbol) {
+			each(cut(phrase[i:]))
+		}
+		before = c
+	}
+}
+
+// Cut shortens a phrase to what an ending can have.
+func Cut(phrase string) string { return cut(phrase) }

@@ -6,14 +6,21 @@ import "strings"
 // time of at most the product of the lengths: at a mismatch only the last "*" has to try again.
 //
 // Spec: appendices Glob-style matching
-func MatchGlob(glob, s string) bool {
+func MatchGlob(glob, s string) bool { return match(glob, s, true) }
+
+// MatchStars is MatchGlob where only "*" is special, as in filters.
+//
+// Spec: cs Filtering
+func MatchStars(glob, s string) bool { return match(glob, s, false) }
+
+func match(glob, s string, one bool) bool {
 	g, i, star, from := 0, 0, -1, 0
 	for i < len(s) {
 		switch {
 		case g < len(glob) && glob[g] == '*':
 			star, from = g, i
 			g++
-		case g < len(glob) && (glob[g] == '?' || glob[g] == s[i]):
+		case g < len(glob) && (one && glob[g] == '?' || glob[g] == s[i]):
 			g++
 			i++
 		case star >= 0:
