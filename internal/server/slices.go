@@ -71,15 +71,6 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	// directory
-	s.directory, err = directory.Open(ctx, directory.Config{
-		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: c.UserDirectory == "all",
-	})
-	if err != nil {
-		return err
-	}
-	s.closers = append(s.closers, func() error { s.directory.Close(); return nil })
-
 	// room
 	s.rooms = room.New(room.Config{
 		Graph: s.graph, Ours: s.ours, Log: s.log, DefaultVersion: version,
@@ -164,7 +155,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	return nil
 }
 
-// openGraph builds graph, thread and report, which need nothing but the core.
+// openGraph builds graph, thread, report and directory, which need nothing but the core.
 func (s *Server) openGraph(ctx context.Context) (err error) {
 	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
 	if err != nil {
@@ -174,8 +165,17 @@ func (s *Server) openGraph(ctx context.Context) (err error) {
 	if s.threads, err = thread.Open(ctx, s.db); err != nil {
 		return err
 	}
-	s.reports, err = report.Open(ctx, s.db, s.log)
-	return err
+	if s.reports, err = report.Open(ctx, s.db, s.log); err != nil {
+		return err
+	}
+	s.directory, err = directory.Open(ctx, directory.Config{
+		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: s.config.UserDirectory == "all",
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { s.directory.Close(); return nil })
+	return nil
 }
 
 // startBackground starts what runs beside the requests. It ends when background stops.
