@@ -360,6 +360,34 @@ func TestNotaryOutOfReach(t *testing.T) {
 	})
 }
 
+// A server that lets us into a room is asked for the keys of those that are silent also where others were asked in vain a moment ago, and not again and again.
+func TestHintForState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		v := version(t, "10")
+		dead, ignorant, host := n.remote("dead.example", "8.8.8.1"), n.remote("ignorant.example", "8.8.8.2"), n.remote("host.example", "8.8.8.3")
+		object := dead.keys()
+		n.down(dead.address)
+		ignorant.notary(func() []json.RawMessage { return nil })
+		asked := host.notary(func() []json.RawMessage { return []json.RawMessage{object} })
+		c := n.sqlite()
+		event := message(t, v, "dead.example", dead.key)
+		if _, err := c.CheckPDU(t.Context(), v, event, ignorant.name); kindOf(err) != FaultKeys {
+			t.Errorf("by one who knows nothing: %v", err)
+		}
+		if _, errs := c.CheckState(t.Context(), v, [][]byte{event}, host.name); errs[0] != nil {
+			t.Errorf("by the server that lets us in: %v", errs[0])
+		}
+		*asked = 0
+		for i := range 40 {
+			_, _ = c.CheckState(t.Context(), v, [][]byte{message(t, v, "dead.example", newKey(t, fmt.Sprint("x", i)))}, host.name)
+		}
+		if *asked > 2 {
+			t.Errorf("the server that lets us in was asked %d times", *asked)
+		}
+	})
+}
+
 // Many servers that are gone don't make a join take for ever: patience ends, and the notary is asked for all at once.
 func TestManyDeadServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,10 +28,21 @@ const (
 // Spec: ss Querying Keys Through Another Server
 func (c *Client) askNotaries(ctx context.Context, wants map[id.ServerName][]want, hints []id.ServerName) error {
 	now := time.Now()
-	open := make(map[id.ServerName][]want, len(wants))
+	open, unheard := make(map[id.ServerName][]want, len(wants)), make(map[id.ServerName][]want)
 	for server, of := range wants {
-		if of = c.ring.set(server).notaryMay(of, now); len(of) > 0 {
-			open[server] = of
+		s := c.ring.set(server)
+		if may := s.notaryMay(of, now); len(may) > 0 {
+			open[server] = may
+		} else if may = s.hintMay(of, hints, now); len(may) > 0 {
+			unheard[server] = may
+		}
+	}
+	for _, hint := range hints[:min(len(hints), maxHints)] {
+		if len(unheard) == 0 || c.ours.Is(hint) || !c.Permitted(hint) {
+			continue
+		}
+		if _, err := c.askNotary(ctx, hint, false, unheard); err != nil {
+			return err
 		}
 	}
 	if len(open) == 0 {
@@ -89,6 +100,37 @@ func (s *keySet) notaryMay(wants []want, now time.Time) []want {
 	}
 	if len(out) > 0 {
 		s.notaryNext = now.Add(keyRefresh)
+	}
+	return out
+}
+
+// hintMay returns the wants for the state of a room for which one of the hints, which lets us in, was not asked of late, and notes that it is: that others
+// didn't know the keys a moment ago says nothing about it, and what it can't prove is left out of the room for good.
+func (s *keySet) hintMay(wants []want, hints []id.ServerName, now time.Time) []want {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []want
+	for _, w := range wants {
+		if w.hearsay && !w.hopeless(now) {
+			out = append(out, w)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	fresh := false
+	for _, hint := range hints[:min(len(hints), maxHints)] {
+		if now.Sub(s.hinted[hint]) < keyRefresh {
+			continue
+		}
+		fresh = true
+		if s.hinted == nil || len(s.hinted) >= maxMissed {
+			s.hinted = make(map[id.ServerName]time.Time)
+		}
+		s.hinted[hint] = now
+	}
+	if !fresh {
+		return nil
 	}
 	return out
 }

@@ -65,6 +65,8 @@ type keySet struct {
 	notaryMissed   map[sign.KeyID]time.Time
 	notaryNext     time.Time
 	notaryFailures int
+	// hinted is when which hints were asked for the state of a room.
+	hinted map[id.ServerName]time.Time
 	// flights are the fetches under way, failed is when the last of them failed.
 	flights []*flight
 	failed  time.Time
