@@ -56,7 +56,7 @@ var stack = []struct {
 	{"internal/delayed", "matrix internal/sqldb internal/work internal/graph"},
 	{"internal/media", "matrix internal/sqldb internal/bus internal/work internal/blob internal/ours internal/account internal/fedclient"},
 	{"internal/push", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/thread internal/view internal/ephemeral"},
-	{"internal/appservice", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/view internal/ephemeral"},
+	{"internal/appservice", "matrix internal/sqldb internal/bus internal/work internal/ours internal/web internal/account internal/graph internal/view internal/e2ee internal/ephemeral"},
 	{"internal/fedsend", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/fedclient internal/graph internal/room internal/fedroom internal/e2ee internal/ephemeral"},
 	{"internal/syncer", "matrix internal/sqldb internal/bus internal/work internal/ours internal/account internal/graph internal/thread internal/room internal/view internal/e2ee internal/ephemeral internal/push"},
 	{"internal/clientapi", "matrix internal/config internal/sqldb internal/bus internal/work internal/ours internal/web internal/account internal/fedclient internal/graph internal/thread internal/report internal/room internal/fedroom internal/view internal/search internal/e2ee internal/ephemeral internal/directory internal/media internal/delayed internal/push internal/appservice internal/syncer"},

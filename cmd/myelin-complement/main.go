@@ -23,6 +23,7 @@ type place struct {
 	name    string // of the server
 	data    string // folder
 	ca      string // folder with ca.crt and ca.key
+	bridges string // folder with registrations of application services; it need not exist
 	http    string // address
 	https   string // address
 	environ []string
@@ -33,7 +34,7 @@ var private = []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254
 
 func main() {
 	at := place{
-		name: os.Getenv("SERVER_NAME"), data: "/data", ca: "/complement/ca",
+		name: os.Getenv("SERVER_NAME"), data: "/data", ca: "/complement/ca", bridges: "/complement/appservice",
 		http: ":8008", https: ":8448", environ: os.Environ(),
 	}
 	run := at.serve
@@ -62,7 +63,7 @@ func (p place) serve(ctx context.Context) error {
 	if err := certify(p.name, authority, filepath.Join(p.ca, "ca.key"), cert, key, time.Now()); err != nil {
 		return err
 	}
-	c, _, err := config.Load(config.Sources{Environ: p.environ, Options: []string{
+	options := []string{
 		"server_name=" + p.name,
 		"data_dir=" + p.data,
 		"client.listen=" + p.http,
@@ -77,7 +78,11 @@ func (p place) serve(ctx context.Context) error {
 		"allow_guests=true",
 		"rate_limits=off",
 		"media.legacy_unauthenticated=true",
-	}})
+	}
+	if _, err := os.Stat(p.bridges); err == nil {
+		options = append(options, "appservices="+p.bridges)
+	}
+	c, _, err := config.Load(config.Sources{Environ: p.environ, Options: options})
 	if err != nil {
 		return err
 	}

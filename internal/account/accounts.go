@@ -68,6 +68,8 @@ type Config struct {
 
 	// Exclusive reports whether an application service has reserved the user ID. May be nil.
 	Exclusive func(id.UserID) bool
+	// Unknown asks whoever may make a user that there is none of, and reports whether the user exists now. May be nil.
+	Unknown func(context.Context, id.UserID) bool
 	// DeviceConflict reports whether a device ID can't be given to a new device because a key
 	// of the user has it as its name. May be nil.
 	DeviceConflict func(tx *sqldb.Tx, user id.UserID, device id.DeviceID) (bool, error)

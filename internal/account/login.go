@@ -44,7 +44,7 @@ type LoginFlow struct {
 //
 // Spec: cs getLoginFlows
 func (a *Accounts) LoginFlows() []LoginFlow {
-	return []LoginFlow{{Type: TypePassword}, {Type: TypeToken, GetLoginToken: true}}
+	return []LoginFlow{{Type: TypePassword}, {Type: TypeToken, GetLoginToken: true}, {Type: TypeAppservice}}
 }
 
 // Login checks credentials and opens a device. The errors are M_FORBIDDEN for credentials that are wrong,

@@ -55,13 +55,15 @@ var (
 // Spec: cs getUserProfile
 func (a *Accounts) Profile(ctx context.Context, user id.UserID) (json.RawMessage, error) {
 	var out []byte
-	err := a.db.Read(ctx, func(tx *sqldb.Tx) error {
-		if err := mustExist(tx, user); err != nil {
+	err := a.known(ctx, user, func() error {
+		return a.db.Read(ctx, func(tx *sqldb.Tx) error {
+			if err := mustExist(tx, user); err != nil {
+				return err
+			}
+			fields, err := profileOf(tx, user)
+			out = appendObject(out[:0], fields)
 			return err
-		}
-		fields, err := profileOf(tx, user)
-		out = appendObject(out[:0], fields)
-		return err
+		})
 	})
 	return out, err
 }
@@ -74,15 +76,17 @@ func (a *Accounts) ProfileField(ctx context.Context, user id.UserID, field strin
 		return nil, errNoProfileField
 	}
 	var value string
-	err := a.db.Read(ctx, func(tx *sqldb.Tx) error {
-		if err := mustExist(tx, user); err != nil {
+	err := a.known(ctx, user, func() error {
+		return a.db.Read(ctx, func(tx *sqldb.Tx) error {
+			if err := mustExist(tx, user); err != nil {
+				return err
+			}
+			found, err := tx.Get(sqlProfileField, []any{user, field}, &value)
+			if err == nil && !found {
+				err = errNoProfileField
+			}
 			return err
-		}
-		found, err := tx.Get(sqlProfileField, []any{user, field}, &value)
-		if err == nil && !found {
-			err = errNoProfileField
-		}
-		return err
+		})
 	})
 	return json.RawMessage(value), err
 }

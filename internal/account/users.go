@@ -157,9 +157,13 @@ func (a *Accounts) Count(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Exists reports whether an account of ours has this ID and is in use.
+// Exists reports whether an account of ours has this ID and is in use. An application service may make it to be so.
 func (a *Accounts) Exists(ctx context.Context, user id.UserID) (bool, error) {
-	u, err := a.User(ctx, user)
+	var u User
+	err := a.known(ctx, user, func() (err error) {
+		u, err = a.User(ctx, user)
+		return err
+	})
 	if mxerr.Is(err, mxerr.CodeNotFound) {
 		return false, nil
 	}

@@ -32,6 +32,7 @@ const (
 	ServerNews                         // what a remote server sent that is neither of the above; Data says what
 	Outbox                             // User: something of theirs waits for other servers, which Data names
 	ThreadSubscription                 // Room, User who follows a thread, or no longer does
+	Appservices                        // the registrations of application services changed
 )
 
 // Entry is one thing that happened, for those who want to know at once.

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"myelin/internal/account"
+	"myelin/internal/appservice"
 	"myelin/internal/bus"
 	"myelin/internal/delayed"
 	"myelin/internal/directory"
@@ -40,8 +41,10 @@ type Config struct {
 	Media      *media.Media
 	Delayed    *delayed.Delayed
 	Syncer     *syncer.Syncer
-	Log        *slog.Logger
-	Settings   Settings
+	// Appservices may be nil: then there are none.
+	Appservices *appservice.Registry
+	Log         *slog.Logger
+	Settings    Settings
 }
 
 // Settings are the choices of the operator that shape answers of the API.

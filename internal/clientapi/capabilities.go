@@ -5,20 +5,16 @@ import (
 
 	"myelin/internal/delayed"
 	"myelin/internal/web"
-	"myelin/matrix/mxerr"
 	"myelin/matrix/roomver"
 )
 
-// capabilityRoutes is about what a user can do here, networks behind bridges included.
+// capabilityRoutes is about what a user can do here.
 //
 // Spec: cs Capabilities negotiation
-// Spec: cs Third-party Networks
 func (a *API) capabilityRoutes() []web.Route {
 	const v3 = "/_matrix/client/v3"
 	return []web.Route{
 		{Method: "GET", Path: v3 + "/capabilities", Op: "getCapabilities", Auth: web.Guest, Handle: a.capabilities},
-		{Method: "GET", Path: v3 + "/thirdparty/protocols", Op: "getProtocols", Handle: noNetworks},
-		{Method: "GET", Path: v3 + "/thirdparty/protocol/{protocol}", Op: "getProtocolMetadata", Handle: unknownNetwork},
 		{Method: "GET", Path: v3 + "/pushers", Op: "getPushers", Handle: noPushers},
 	}
 }
@@ -65,17 +61,6 @@ func (a *API) roomVersions() map[string]any {
 		}
 	}
 	return map[string]any{"default": a.Settings.RoomVersion.ID, "available": available}
-}
-
-// noNetworks lists the networks that are bridged: none, as long as there are no
-// application services.
-//
-// Spec: cs getProtocols
-func noNetworks(context.Context, *web.Request) (*web.Response, error) { return web.Empty, nil }
-
-// Spec: cs getProtocolMetadata
-func unknownNetwork(_ context.Context, r *web.Request) (*web.Response, error) {
-	return nil, mxerr.NotFound("there is no bridge to %q here", r.Path("protocol"))
 }
 
 // noPushers lists the caller's pushers. None can be set yet.

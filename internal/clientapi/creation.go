@@ -59,6 +59,9 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 		return nil, err
 	}
 	if c.Alias != "" {
+		if err := a.Appservices.MayAlias(r.Caller.Appservice, c.Alias); err != nil {
+			return nil, err
+		}
 		if err := a.Directory.Reserve(ctx, c.Alias, r.Caller.User); err != nil {
 			return nil, err
 		}
@@ -73,6 +76,11 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 		return nil
 	}
 	remote := a.takeRemote(&c)
+	for _, u := range c.Invite {
+		if err := a.find(ctx, u); err != nil {
+			return nil, err
+		}
+	}
 	roomID, err := a.Rooms.Create(ctx, c)
 	if err != nil {
 		if c.Alias != "" {

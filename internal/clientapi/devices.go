@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"context"
+	"net/http"
 
 	"myelin/internal/account"
 	"myelin/internal/web"
@@ -45,6 +46,7 @@ func (a *API) device(ctx context.Context, r *web.Request) (*web.Response, error)
 }
 
 // Spec: cs updateDevice
+// Spec: as Creating devices
 func (a *API) updateDevice(ctx context.Context, r *web.Request) (*web.Response, error) {
 	var body struct {
 		DisplayName *string `json:"display_name"`
@@ -53,6 +55,13 @@ func (a *API) updateDevice(ctx context.Context, r *web.Request) (*web.Response, 
 		return nil, err
 	}
 	device := id.DeviceID(r.Path("deviceId"))
+	if r.Caller.Appservice != "" {
+		made, err := a.Accounts.PutDevice(ctx, r.Caller.User, device, body.DisplayName)
+		if err == nil && made {
+			return &web.Response{Status: http.StatusCreated, Raw: web.Empty.Raw}, nil
+		}
+		return web.Empty, err
+	}
 	if body.DisplayName == nil {
 		_, err := a.Accounts.Device(ctx, r.Caller.User, device)
 		return web.Empty, err

@@ -79,6 +79,9 @@ func (a *API) createAlias(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, mxerr.InvalidParam("\"room_id\": %v", err)
 	}
+	if err := a.Appservices.MayAlias(r.Caller.Appservice, alias); err != nil {
+		return nil, err
+	}
 	err = a.Directory.Create(ctx, alias, roomID, actor(r))
 	if mxerr.Is(err, mxerr.CodeRoomInUse) {
 		return nil, web.Status(err, 409)
@@ -95,7 +98,14 @@ func (a *API) deleteAlias(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, err
 	}
-	roomID, err := a.Directory.Delete(ctx, alias, actor(r))
+	who := actor(r)
+	if !who.Admin {
+		if err := a.Appservices.MayAlias(r.Caller.Appservice, alias); err != nil {
+			return nil, err
+		}
+		who.Admin = a.Appservices.OwnsAlias(r.Caller.Appservice, alias)
+	}
+	roomID, err := a.Directory.Delete(ctx, alias, who)
 	if err != nil {
 		return nil, err
 	}
@@ -213,14 +223,12 @@ func (a *API) queryPublicRooms(ctx context.Context, r *web.Request) (*web.Respon
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	if body.Network != "" {
-		if body.AllNetworks {
-			return nil, mxerr.InvalidParam("\"third_party_instance_id\" can't be used with \"include_all_networks\"")
-		}
-		// There are no bridges, so nothing is published in the list of one.
-		return web.JSON(directory.Page{Chunk: []*directory.Summary{}}), nil
+	if body.Network != "" && body.AllNetworks {
+		return nil, mxerr.InvalidParam("\"third_party_instance_id\" can't be used with \"include_all_networks\"")
 	}
-	q := directory.Query{Limit: body.Limit, Since: body.Since, Term: body.Filter.Term}
+	q := directory.Query{
+		Limit: body.Limit, Since: body.Since, Term: body.Filter.Term, Network: body.Network, AllNetworks: body.AllNetworks,
+	}
 	for _, t := range body.Filter.RoomTypes {
 		if t == nil {
 			t = new(string)

@@ -128,6 +128,9 @@ func (a *API) uploadSigning(ctx context.Context, r *web.Request) (*web.Response,
 	if err != nil {
 		return nil, err
 	}
+	if r.Caller.Appservice != "" { // Spec: as Cross-signing
+		return ok(nil, func() error { return a.Encryption.UploadSigning(ctx, r.Caller.User, body, true) })
+	}
 	must, err := a.Encryption.MustConfirm(ctx, r.Caller.User, body)
 	// A client that goes on with a session need not say again what it wants.
 	empty := body.Master == nil && body.Self == nil && body.User == nil && gjson.GetBytes(raw, "auth.session").Exists()

@@ -69,11 +69,28 @@ func (a *API) onTarget(ctx context.Context, r *web.Request, act func(context.Con
 	if err != nil {
 		return nil, mxerr.InvalidParam("%v", err)
 	}
+	if r.Op() == "inviteUser" {
+		if err := a.find(ctx, target); err != nil {
+			return nil, err
+		}
+	}
 	_, err = act(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Reason: body.Reason})
 	if err != nil {
 		return nil, err
 	}
 	return web.Empty, nil
+}
+
+// find has an application service make a user of its own who is about to be invited, if there is none. Users who don't exist can be invited all the
+// same: nobody can find out who exists that way.
+//
+// Spec: as Querying
+func (a *API) find(ctx context.Context, user id.UserID) error {
+	if !a.Ours.Is(user.Domain()) {
+		return nil
+	}
+	_, err := a.Accounts.Exists(ctx, user)
+	return err
 }
 
 // Spec: cs inviteUser
@@ -241,16 +258,23 @@ func (a *API) setMembership(ctx context.Context, r *web.Request, roomID id.RoomI
 		return nil, err
 	}
 	var event id.EventID
-	m := room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Content: fields}
+	ts, err := massaged(r)
+	if err != nil {
+		return nil, err
+	}
+	m := room.Membership{Room: roomID, Sender: r.Caller.User, Target: target, Content: fields, TS: ts}
 	switch {
 	case fields["membership"] == "join" && target == r.Caller.User:
 		event, err = a.Federated.Join(ctx, room.Join{Membership: m}, nil)
 	case fields["membership"] == "invite":
+		if err := a.find(ctx, target); err != nil {
+			return nil, err
+		}
 		event, err = a.Federated.Invite(ctx, m)
 	default:
 		event, err = a.Rooms.Send(ctx, room.Message{
 			Room:     roomID,
-			Proposal: room.Proposal{Sender: r.Caller.User, Type: "m.room.member", StateKey: &stateKey, Content: content},
+			Proposal: room.Proposal{Sender: r.Caller.User, Type: "m.room.member", StateKey: &stateKey, Content: content, TS: ts},
 		})
 	}
 	if err != nil {

@@ -3,6 +3,8 @@ package clientapi
 import (
 	"context"
 
+	"github.com/tidwall/gjson"
+
 	"myelin/internal/account"
 	"myelin/internal/web"
 	"myelin/matrix/mxerr"
@@ -30,6 +32,12 @@ func (a *API) register(ctx context.Context, r *web.Request) (*web.Response, erro
 		return nil, err
 	}
 	var login *account.Login
+	if gjson.GetBytes(body, "type").Str == account.TypeAppservice {
+		if login, err = a.Appservices.Register(ctx, r, body); err != nil {
+			return nil, err
+		}
+		return web.JSON(login), nil
+	}
 	switch kind := r.Query("kind"); kind {
 	case "", "user":
 		login, err = a.Accounts.Register(ctx, body)

@@ -35,6 +35,7 @@ func (a *API) Routes() []web.Route {
 		a.directoryRoutes(),
 		a.spaceRoutes(),
 		a.searchRoutes(),
+		a.networkRoutes(),
 		a.ephemeralRoutes(),
 		a.encryptionRoutes(),
 		a.backupRoutes(),

@@ -8,6 +8,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/web"
+	"myelin/matrix/canon"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
@@ -46,12 +47,16 @@ func (a *API) sendMessage(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, err
 	}
+	ts, err := massaged(r)
+	if err != nil {
+		return nil, err
+	}
 	if typ == "m.room.redaction" {
 		return a.sendRedaction(ctx, r, roomID, content)
 	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
-		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, Content: content},
+		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, Content: content, TS: ts},
 		Txn:      transaction(r, "send", string(roomID), typ),
 	})
 	if mxerr.Is(err, mxerr.CodeUnknown) { // the code for what may be no root of a thread
@@ -77,6 +82,21 @@ func transaction(r *web.Request, path ...string) graph.TxnRef {
 	return graph.TxnRef{User: r.Caller.User, Device: r.Caller.Device, Scope: string(scope), ID: r.Path("txnId")}
 }
 
+// massaged is the origin_server_ts that an application service wants for its event; 0 where it wants none, and for users, who have no say.
+//
+// Spec: as Timestamp massaging
+// Deviates: as Timestamp massaging
+func massaged(r *web.Request) (int64, error) {
+	if r.Caller.Appservice == "" || !r.HasQuery("ts") {
+		return 0, nil
+	}
+	ts, err := r.QueryInt("ts", 0)
+	if err != nil || ts <= 0 || ts > canon.MaxInt {
+		return 0, mxerr.InvalidParam("\"ts\" must be a time in milliseconds since the epoch")
+	}
+	return ts, nil
+}
+
 // setState serves both forms, with and without a state key.
 //
 // Spec: cs setRoomStateWithKey
@@ -93,6 +113,10 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	if err != nil {
 		return nil, err
 	}
+	ts, err := massaged(r)
+	if err != nil {
+		return nil, err
+	}
 	switch typ {
 	case "m.room.member":
 		return a.setMembership(ctx, r, roomID, stateKey, content)
@@ -101,7 +125,7 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
-		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content},
+		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content, TS: ts},
 	})
 	if err != nil {
 		return nil, err
@@ -124,8 +148,12 @@ func (a *API) sendRedaction(ctx context.Context, r *web.Request, roomID id.RoomI
 	if err != nil {
 		return nil, mxerr.BadJSON("\"redacts\": %v", err)
 	}
+	ts, err := massaged(r)
+	if err != nil {
+		return nil, err
+	}
 	event, err := a.Rooms.Redact(ctx, room.Redaction{
-		Room: roomID, Sender: r.Caller.User, Target: target, Content: content,
+		Room: roomID, Sender: r.Caller.User, Target: target, Content: content, TS: ts,
 		Txn: transaction(r, "send", string(roomID), "m.room.redaction"),
 	})
 	if err != nil {

@@ -35,7 +35,13 @@ func (a *API) login(ctx context.Context, r *web.Request) (*web.Response, error) 
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
-	login, err := a.Accounts.Login(ctx, body)
+	var login *account.Login
+	var err error
+	if body.Type == account.TypeAppservice {
+		login, err = a.Appservices.Login(ctx, r, body)
+	} else {
+		login, err = a.Accounts.Login(ctx, body)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +61,10 @@ func (a *API) loginToken(ctx context.Context, r *web.Request) (*web.Response, er
 }
 
 // confirm has the caller prove again who they are. op names the request as account.Operation
-// wants it.
+// wants it. An application service can't, and need not.
 //
 // Spec: cs User-Interactive Authentication API
+// Spec: as Deleting devices
 func (a *API) confirm(ctx context.Context, r *web.Request, op string) (*account.Grant, error) {
 	if r.Caller.Guest {
 		return nil, mxerr.New(mxerr.CodeGuestAccessForbidden, "guests have no password to prove who they are")
@@ -65,6 +72,9 @@ func (a *API) confirm(ctx context.Context, r *web.Request, op string) (*account.
 	body, err := r.Object()
 	if err != nil {
 		return nil, err
+	}
+	if r.Caller.Appservice != "" {
+		return &account.Grant{User: r.Caller.User, Params: body}, nil
 	}
 	return a.Accounts.Interact(ctx, account.Operation{
 		Name: op, User: r.Caller.User, Body: body, Flows: account.PasswordFlow,

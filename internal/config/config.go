@@ -52,6 +52,11 @@ type Config struct {
 	// The version of rooms whose creator asks for none.
 	DefaultRoomVersion string `toml:"default_room_version"`
 
+	// The paths of registration files of application services (bridges and bots), and of folders whose files
+	// *.yaml and *.yml are registrations. Others can be added while the server runs, with
+	// "myelin appservice add".
+	Appservices []string `toml:"appservices"`
+
 	// What clients connect to.
 	Client Client `toml:"client"`
 	// Talking to other servers.

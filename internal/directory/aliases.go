@@ -110,18 +110,41 @@ func (d *Directory) alias(ctx context.Context, alias id.RoomAlias) (room id.Room
 	return room, creator, room != "", nil
 }
 
-// Resolve returns the room that an alias leads to, M_NOT_FOUND where it leads nowhere.
+// Resolve returns the room that an alias leads to, M_NOT_FOUND where it leads nowhere. An application service may make the room first.
 //
+// Spec: as Querying
 // Spec: cs getRoomIdByAlias
 func (d *Directory) Resolve(ctx context.Context, alias id.RoomAlias) (id.RoomID, error) {
 	room, ok, err := d.Lookup(ctx, alias)
 	if err != nil {
 		return "", err
 	}
+	if !ok && d.unknown != nil && d.unknown(ctx, alias) {
+		if room, ok, err = d.Lookup(ctx, alias); err != nil {
+			return "", err
+		}
+	}
 	if !ok {
 		return "", noAlias(alias)
 	}
 	return room, nil
+}
+
+// In returns our aliases of a room.
+func (d *Directory) In(ctx context.Context, room id.RoomID) (aliases []id.RoomAlias, err error) {
+	err = d.db.Read(ctx, func(tx *sqldb.Tx) error {
+		aliases = []id.RoomAlias{}
+		return tx.Query(stmtAliasesOf, func(r *sqldb.Row) error {
+			var alias id.RoomAlias
+			err := r.Scan(&alias)
+			aliases = append(aliases, alias)
+			return err
+		}, room)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load the aliases of %s: %w", room, err)
+	}
+	return aliases, nil
 }
 
 // manyServers bounds the members that are looked at for servers to join through.
@@ -212,20 +235,7 @@ func (d *Directory) Of(ctx context.Context, room id.RoomID, who Actor) ([]id.Roo
 	if err := d.maySee(ctx, room, who); err != nil {
 		return nil, err
 	}
-	aliases := []id.RoomAlias{}
-	err := d.db.Read(ctx, func(tx *sqldb.Tx) error {
-		aliases = aliases[:0]
-		return tx.Query(stmtAliasesOf, func(r *sqldb.Row) error {
-			var alias id.RoomAlias
-			err := r.Scan(&alias)
-			aliases = append(aliases, alias)
-			return err
-		}, room)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list aliases of %s: %w", room, err)
-	}
-	return aliases, nil
+	return d.In(ctx, room)
 }
 
 func (d *Directory) maySee(ctx context.Context, room id.RoomID, who Actor) error {

@@ -28,6 +28,9 @@ type Config struct {
 	Profiles Profiles
 	// AllUsers lets everybody find every user of this server.
 	AllUsers bool
+	// Unknown asks whoever may make the room of an alias of ours that leads nowhere, and reports whether it leads somewhere now. May be
+	// nil.
+	Unknown func(context.Context, id.RoomAlias) bool
 }
 
 // Directory finds rooms. It is safe for concurrent use.
@@ -37,6 +40,8 @@ type Directory struct {
 	graph *graph.Graph
 	log   *slog.Logger
 	list  list
+	// unknown is Config.Unknown.
+	unknown func(context.Context, id.RoomAlias) bool
 	// hearsay is what other servers said of rooms.
 	hearsay hearsay
 	close   func()
@@ -70,6 +75,13 @@ var migrations = []sqldb.Migration{{Slice: "directory", Version: 1, SQL: `
 	);
 	CREATE INDEX tours_by_user ON tours (user_id, created);
 	CREATE INDEX tours_by_age ON tours (created);
+`}, {Slice: "directory", Version: 3, SQL: `
+	CREATE TABLE network_rooms (
+		network TEXT NOT NULL,
+		room_id TEXT NOT NULL,
+		PRIMARY KEY (network, room_id)
+	) WITHOUT ROWID;
+	CREATE INDEX network_rooms_by_room ON network_rooms (room_id);
 `}}
 
 // Open prepares the tables and returns the directory.
@@ -81,7 +93,7 @@ func Open(ctx context.Context, c Config) (*Directory, error) {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
 	d := &Directory{
-		db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, hearsay: newHearsay(), close: func() {},
+		db: c.DB, ours: c.Ours, graph: c.Graph, log: c.Log, unknown: c.Unknown, hearsay: newHearsay(), close: func() {},
 		profiles: c.Profiles, allUsers: c.AllUsers, handled: handled{more: make(chan struct{})},
 	}
 	d.list.reset(c.Bus == nil)

@@ -2,7 +2,7 @@
 //
 // # Owns
 //
-// The tables aliases, published, tours, known_users, user_words, seen_rooms and users_state, and in memory a list of what the published rooms say of
+// The tables aliases, published, network_rooms, tours, known_users, user_words, seen_rooms and users_state, and in memory a list of what the published rooms say of
 // themselves, and for two minutes what other servers said of rooms that nobody of ours is in.
 //
 // # Invariants

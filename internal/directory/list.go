@@ -23,12 +23,14 @@ type list struct {
 	known  bool       // rooms are those that are published
 	rooms  map[id.RoomID]*listed
 	byNID  map[int64]*listed
-	sorted []*Summary // what a listing shows; replaced, never changed
+	// sorted is what a listing shows, everything with the rooms that are on lists of networks only; replaced, never changed
+	sorted, everything []*Summary
 }
 
 // listed is a published room.
 type listed struct {
 	stale   bool // something happened in the room since it was looked at
+	own     bool // it is on the server's own list
 	state   graph.StateNID
 	nid     graph.RoomNID
 	summary *Summary // nil for a room that can't be joined through us any more
@@ -87,8 +89,9 @@ func (l *list) takeStale() (stale map[id.RoomID]graph.StateNID, known bool) {
 	return stale, known
 }
 
-// rooms returns the summaries of all published rooms, those with the most members first. The result is shared.
-func (d *Directory) rooms(ctx context.Context) ([]*Summary, error) {
+// rooms returns the summaries of all published rooms, those with the most members first, with those that are published in networks only if they are
+// wanted. The result is shared.
+func (d *Directory) rooms(ctx context.Context, networks bool) ([]*Summary, error) {
 	l := &d.list
 	l.refresh.Lock()
 	defer l.refresh.Unlock()
@@ -96,7 +99,7 @@ func (d *Directory) rooms(ctx context.Context) ([]*Summary, error) {
 	if known && len(stale) == 0 {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.sorted, nil
+		return l.shown(networks), nil
 	}
 	// Many wait for this; it doesn't end with the one request that happens to do it.
 	err := d.bringUpToDate(context.WithoutCancel(ctx), stale, known)
@@ -107,7 +110,15 @@ func (d *Directory) rooms(ctx context.Context) ([]*Summary, error) {
 		return nil, err
 	}
 	l.sort()
-	return l.sorted, nil
+	return l.shown(networks), nil
+}
+
+// shown is what a listing shows. Caller holds mu.
+func (l *list) shown(networks bool) []*Summary {
+	if networks {
+		return l.everything
+	}
+	return l.sorted
 }
 
 // bringUpToDate looks at stale rooms, and at the list itself unless it is known.
@@ -142,16 +153,17 @@ func (d *Directory) bringUpToDate(ctx context.Context, stale map[id.RoomID]graph
 }
 
 // keep drops the rooms that are published no longer, and returns those that are not in the list yet, which it adds.
-func (l *list) keep(published []id.RoomID) (fresh []id.RoomID) {
+func (l *list) keep(published map[id.RoomID]bool) (fresh []id.RoomID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	rooms := make(map[id.RoomID]*listed, len(published))
-	for _, name := range published {
+	for name, own := range published {
 		room := l.rooms[name]
 		if room == nil {
 			room = &listed{}
 			fresh = append(fresh, name)
 		}
+		room.own = own
 		rooms[name] = room
 	}
 	l.rooms = rooms
@@ -185,13 +197,21 @@ func (l *list) put(head *graph.Head, s *Summary) {
 
 // sort makes the list that is shown. Caller holds mu.
 func (l *list) sort() {
-	l.sorted = make([]*Summary, 0, len(l.rooms))
+	l.everything = make([]*Summary, 0, len(l.rooms))
+	own := make(map[*Summary]bool, len(l.rooms))
 	for _, room := range l.rooms {
 		if room.summary != nil {
-			l.sorted = append(l.sorted, room.summary)
+			l.everything = append(l.everything, room.summary)
+			own[room.summary] = room.own
 		}
 	}
-	slices.SortFunc(l.sorted, func(a, b *Summary) int { return a.place().compare(b.place()) })
+	slices.SortFunc(l.everything, func(a, b *Summary) int { return a.place().compare(b.place()) })
+	l.sorted = make([]*Summary, 0, len(l.everything))
+	for _, s := range l.everything {
+		if own[s] {
+			l.sorted = append(l.sorted, s)
+		}
+	}
 }
 
 // place is where a room stands in the list.

@@ -15,7 +15,8 @@ var (
 		ON CONFLICT (room_id) DO NOTHING`)
 	stmtUnpublish   = sqldb.SQL(`DELETE FROM published WHERE room_id = $1`)
 	stmtIsPublished = sqldb.SQL(`SELECT 1 FROM published WHERE room_id = $1`)
-	stmtPublished   = sqldb.SQL(`SELECT room_id FROM published`)
+	stmtPublished   = sqldb.SQL(`SELECT room_id, 1 FROM published UNION ALL SELECT DISTINCT n.room_id, 0 FROM network_rooms n
+		WHERE NOT EXISTS (SELECT 1 FROM published p WHERE p.room_id = n.room_id)`)
 )
 
 // changed tells all nodes that the list of published rooms is another one.
@@ -76,13 +77,15 @@ func (d *Directory) IsPublished(ctx context.Context, room id.RoomID) (public boo
 	return public, nil
 }
 
-func (d *Directory) published(ctx context.Context) (rooms []id.RoomID, err error) {
+// published lists the rooms on any list, with whether they are on the server's own.
+func (d *Directory) published(ctx context.Context) (rooms map[id.RoomID]bool, err error) {
 	err = d.db.Read(ctx, func(tx *sqldb.Tx) error {
-		rooms = nil
+		rooms = make(map[id.RoomID]bool)
 		return tx.Query(stmtPublished, func(r *sqldb.Row) error {
 			var room id.RoomID
-			err := r.Scan(&room)
-			rooms = append(rooms, room)
+			var own bool
+			err := r.Scan(&room, &own)
+			rooms[room] = own
 			return err
 		})
 	})

@@ -29,6 +29,9 @@ type Query struct {
 	Term string
 	// Types selects rooms of these types, "" standing for rooms without one. Nil selects all.
 	Types []string
+	// Network selects the list of one third-party network instead of the server's own, AllNetworks the lists of all of them besides.
+	Network     string
+	AllNetworks bool
 }
 
 // Page is a part of the list.
@@ -57,7 +60,10 @@ func (d *Directory) Rooms(ctx context.Context, q Query) (Page, error) {
 		}
 		from = &t
 	}
-	rooms, err := d.rooms(ctx)
+	rooms, err := d.rooms(ctx, q.AllNetworks || q.Network != "")
+	if err == nil && q.Network != "" {
+		rooms, err = d.inNetwork(ctx, q.Network, rooms)
+	}
 	if err != nil {
 		return Page{}, err
 	}

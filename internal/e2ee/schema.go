@@ -180,6 +180,9 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	) WITHOUT ROWID;
 `}, {Slice: "e2ee", Version: 6, SQL: `
 	ALTER TABLE key_outbox ADD COLUMN sender TEXT NOT NULL DEFAULT '';
+`}, {Slice: "e2ee", Version: 7, SQL: `
+	CREATE INDEX device_inbox_by_pos ON device_inbox (pos);
+	CREATE INDEX crypto_notes_by_pos ON crypto_notes (pos);
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.

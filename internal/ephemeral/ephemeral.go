@@ -99,6 +99,8 @@ var migrations = []sqldb.Migration{{Slice: "ephemeral", Version: 1, SQL: `
 `}, {Slice: "ephemeral", Version: 3, SQL: `
 	CREATE INDEX receipts_public ON receipts (pos) WHERE type = 'm.read';
 	CREATE INDEX typing_changes_by_pos ON typing_changes (pos);
+`}, {Slice: "ephemeral", Version: 4, SQL: `
+	CREATE INDEX receipts_private ON receipts (pos) WHERE type = 'm.read.private';
 `}}
 
 // Open prepares the tables. Nothing expires before Start.

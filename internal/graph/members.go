@@ -27,8 +27,9 @@ var (
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join'`)
 	usersShared = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1`)
-	revOf      = sqldb.SQL(`SELECT rev FROM heads WHERE room_nid = $1`)
-	forgetRoom = sqldb.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2`)
+	revOf        = sqldb.SQL(`SELECT rev FROM heads WHERE room_nid = $1`)
+	outsideSince = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.event_nid = 0 AND m.pos > $1 AND m.pos <= $2 ORDER BY m.pos LIMIT $3`)
+	forgetRoom   = sqldb.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2`)
 )
 
 func scanMember(r *sqldb.Row) (MemberRow, error) {
@@ -243,6 +244,16 @@ func writeOutOfBand(tx *sqldb.Tx, nid RoomNID, o OutOfBand) error {
 	tx.Emit(bus.Entry{Pos: pos, Kind: bus.Membership, Room: int64(nid), User: o.User,
 		Data: &MemberChange{User: o.User, Old: old, New: o.Membership}})
 	return nil
+}
+
+// OutsideSince returns the memberships that other servers told of at positions in (from, to], of rooms that this server has no part in.
+func OutsideSince(tx *sqldb.Tx, from, to sqldb.Pos, limit int) (found []MemberRow, err error) {
+	err = tx.Query(outsideSince, func(r *sqldb.Row) error {
+		m, err := scanMember(r)
+		found = append(found, m)
+		return err
+	}, from, to, limit)
+	return found, wrap(err, "load memberships from outside")
 }
 
 // Gaps returns backward extremities of a room, at most limit of them.

@@ -202,6 +202,8 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 `}, {Slice: "graph", Version: 6, SQL: `
 	ALTER TABLE rooms ADD COLUMN kind TEXT;
 	ALTER TABLE rooms ADD COLUMN encrypted BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "graph", Version: 7, SQL: `
+	CREATE INDEX memberships_outside ON memberships (pos) WHERE event_nid = 0;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

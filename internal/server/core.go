@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"myelin/internal/account"
+	"myelin/internal/appservice"
 	"myelin/internal/bus"
 	"myelin/internal/config"
 	"myelin/internal/e2ee"
@@ -35,6 +36,8 @@ type core struct {
 	ours     *ours.Set
 	accounts *account.Accounts
 	client   *fedclient.Client
+	// appservices are the registrations of application services, nil until they are read.
+	appservices *appservice.Registry
 	// heard is told of servers that sent a request. Nil where nobody wants to know; set before any can come.
 	heard func(id.ServerName)
 
@@ -82,6 +85,8 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		DevicesChanged:      e2ee.DevicesChanged,
 		DeviceConflict:      e2ee.DeviceConflict,
 		Deactivated:         e2ee.Deactivated,
+		Exclusive:           func(user id.UserID) bool { return k.appservices.Exclusive(user) },
+		Unknown:             func(ctx context.Context, user id.UserID) bool { return k.appservices.FindUser(ctx, user) },
 	})
 	if err != nil {
 		return nil, err
@@ -98,7 +103,17 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 	if err := k.openClient(ctx); err != nil {
 		return nil, err
 	}
-	return k, k.checkName(ctx)
+	if err := k.checkName(ctx); err != nil {
+		return nil, err
+	}
+	k.appservices, err = appservice.OpenRegistry(ctx, appservice.RegistryConfig{
+		DB: k.db, Ours: k.ours, Accounts: k.accounts, Bus: k.bus, Files: c.Appservices, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.closers = append(k.closers, func() error { k.appservices.Close(); return nil })
+	return k, nil
 }
 
 // checkName refuses a server name that the accounts in the database do not have: events that they

@@ -104,6 +104,7 @@ func (s *Server) handler(port string, routes, elsewhere []web.Route) (http.Handl
 		Routes:       routes,
 		Elsewhere:    elsewhere,
 		Authenticate: s.authenticate,
+		Exempt:       s.appservices.Exempt,
 
 		AuthenticateServer: s.serverAPI.Authenticate,
 		Translate:          translate,
@@ -146,6 +147,9 @@ func (s *Server) limits() *web.Limits {
 
 // authenticate finds the caller of a request and notes where it was seen.
 func (s *Server) authenticate(ctx context.Context, token string, r *web.Request) (web.Caller, error) {
+	if service := s.appservices.ByToken(token); service != nil {
+		return s.appservices.Act(ctx, service, r)
+	}
 	caller, err := s.accounts.Authenticate(ctx, token)
 	if err == nil && r.RemoteAddr.IsValid() {
 		s.accounts.Saw(caller, r.RemoteAddr.String())

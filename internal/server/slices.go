@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"myelin/internal/account"
+	"myelin/internal/appservice"
 	"myelin/internal/clientapi"
 	"myelin/internal/delayed"
 	"myelin/internal/directory"
@@ -49,6 +50,7 @@ type slices struct {
 	sender      *fedsend.Sender
 	syncer      *syncer.Syncer
 	delayed     *delayed.Delayed
+	bridges     *appservice.Sender
 	clientAPI   *clientapi.API
 	serverAPI   *fedapi.API
 	files
@@ -114,6 +116,11 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 
+	// appservice
+	if err := s.openBridges(); err != nil {
+		return err
+	}
+
 	// media
 	if err := s.openMedia(ctx); err != nil {
 		return err
@@ -129,11 +136,24 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	// clientapi
+	s.openClientAPI(version)
+
+	// work, which uses everything else: it is the first to stop.
+	if err := s.db.Migrate(ctx, work.Migrations()...); err != nil {
+		return fmt.Errorf("prepare the tables of background work: %w", err)
+	}
+	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
+	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
+	return nil
+}
+
+// openClientAPI builds the API for clients on top of everything else.
+func (s *Server) openClientAPI(version *roomver.Version) {
+	c := s.config
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
-		Search: s.search, Threads: s.threads, Reports: s.reports,
+		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
@@ -145,14 +165,6 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 			LiveKit: c.Rtc.LiveKit,
 		},
 	})
-
-	// work, which uses everything else: it is the first to stop.
-	if err := s.db.Migrate(ctx, work.Migrations()...); err != nil {
-		return fmt.Errorf("prepare the tables of background work: %w", err)
-	}
-	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
-	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
-	return nil
 }
 
 // openGraph builds graph, thread, report and directory, which need nothing but the core.
@@ -170,6 +182,7 @@ func (s *Server) openGraph(ctx context.Context) (err error) {
 	}
 	s.directory, err = directory.Open(ctx, directory.Config{
 		DB: s.db, Ours: s.ours, Graph: s.graph, Bus: s.bus, Log: s.log, Profiles: s.accounts, AllUsers: s.config.UserDirectory == "all",
+		Unknown: s.appservices.FindAlias,
 	})
 	if err != nil {
 		return err
@@ -189,6 +202,7 @@ func (s *Server) startBackground() {
 	}
 	s.search.Start(w)
 	s.directory.Start(w)
+	s.bridges.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
 	if s.config.Federation.Enabled {

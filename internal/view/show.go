@@ -21,6 +21,8 @@ type Audience struct {
 	Federation bool
 	// Bundle adds what is known of the children of each event: where the specification names the operation.
 	Bundle bool
+	// Everything shows what events replaced whatever the visibility of the room's history: as application services see it.
+	Everything bool
 	// Fields lists the paths to keep of each event; nil keeps all.
 	Fields []string
 }
@@ -50,7 +52,7 @@ func (v *View) bundlesFor(ctx context.Context, a Audience, events []*graph.Event
 }
 
 func (v *View) appendEventsWith(ctx context.Context, dst []byte, a Audience, events []*graph.Event, children bundles) ([]byte, error) {
-	inside, err := v.companions(ctx, a.User, events)
+	inside, err := v.companions(ctx, a.User, a.Everything, events)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func (v *View) AppendEvent(ctx context.Context, dst []byte, a Audience, e *graph
 }
 
 func (v *View) appendWith(ctx context.Context, dst []byte, a Audience, e *graph.Event, children bundles) ([]byte, error) {
-	inside, err := v.companions(ctx, a.User, []*graph.Event{e})
+	inside, err := v.companions(ctx, a.User, a.Everything, []*graph.Event{e})
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +153,7 @@ func (v *View) membershipAt(ctx context.Context, user id.UserID, e *graph.Event)
 
 // companions loads what the unsigned parts of the events need. A replaced event is found
 // under its number where the user may see it, and always under the negative of its number.
-func (v *View) companions(ctx context.Context, user id.UserID, events []*graph.Event) (companions, error) {
+func (v *View) companions(ctx context.Context, user id.UserID, everything bool, events []*graph.Event) (companions, error) {
 	var nids []graph.EventNID
 	for _, e := range events {
 		if e.Replaces != 0 {
@@ -177,7 +179,7 @@ func (v *View) companions(ctx context.Context, user id.UserID, events []*graph.E
 		inside[-e.NID] = e
 		// An invite to a room that this server came into by it stands outside of the history, and is the user's own.
 		own := e.PDU.Type() == "m.room.member" && e.PDU.Key().StateKey == string(user)
-		if visible[i] || own || e.PDU.Type() == "m.room.redaction" {
+		if visible[i] || own || everything || e.PDU.Type() == "m.room.redaction" {
 			inside[e.NID] = e
 		}
 	}

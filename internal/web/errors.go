@@ -65,6 +65,10 @@ var statusOf = map[mxerr.Code]int{
 
 	mxerr.CodeNotYetUploaded:       http.StatusGatewayTimeout, // Spec: cs getContentAuthed
 	mxerr.CodeCannotOverwriteMedia: http.StatusConflict,       // Spec: cs uploadContentToMXC
+
+	mxerr.CodeUnknownDevice: http.StatusBadRequest, // Spec: as Identity assertion
+	mxerr.CodeURLNotSet:     http.StatusBadRequest, // Spec: cs pingAppservice
+	mxerr.CodeBadStatus:     http.StatusBadGateway, // Spec: cs pingAppservice
 }
 
 // Status gives an error another HTTP status than its code has, for the operations where the

@@ -30,6 +30,9 @@ type Config struct {
 	// Authenticate finds out who an access token belongs to. It is called with a non-empty token
 	// only, and answers M_UNKNOWN_TOKEN for one that is not valid.
 	Authenticate func(ctx context.Context, token string, r *Request) (Caller, error)
+	// Exempt reports whether a token is one to whose requests the limits of addresses don't apply. It is asked when one is
+	// exceeded, and must be quick. May be nil.
+	Exempt func(token string) bool
 	// AuthenticateServer finds out which server signed a request, and which name of ours it was meant for. It calls body, which reads the
 	// body as it came to its end, once nothing else is left to find out. Needed for routes with Auth Server only.
 	AuthenticateServer func(ctx context.Context, r *Request, body func() ([]byte, error)) (origin, destination id.ServerName, err error)
@@ -181,7 +184,7 @@ func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
 		return nil, err
 	}
 	req.RemoteAddr = clientAddress(r, h.config.TrustedProxies)
-	if wait := h.limiter.takeAddress(req.route.Rate, req.RemoteAddr, now); wait > 0 {
+	if wait := h.limiter.takeAddress(req.route.Rate, req.RemoteAddr, now); wait > 0 && !h.exempt(req) {
 		h.metrics.limited.WithLabelValues(req.route.Rate.String(), "address").Inc()
 		return nil, mxerr.LimitExceeded(wait)
 	}
@@ -195,11 +198,19 @@ func (h *Mux) answer(req *Request, now time.Time) (resp *Response, err error) {
 	if req.Origin != "" {
 		scope, who = "server", string(req.Origin)
 	}
+	if req.Caller.Unlimited {
+		who = ""
+	}
 	if wait := h.limiter.takeUser(req.route.Rate, who, now); wait > 0 {
 		h.metrics.limited.WithLabelValues(req.route.Rate.String(), scope).Inc()
 		return nil, mxerr.LimitExceeded(wait)
 	}
 	return h.handle(req)
+}
+
+// exempt reports whether the address of a request does not count. Its query is not read yet, so the token must be in the header.
+func (h *Mux) exempt(req *Request) bool {
+	return h.config.Exempt != nil && req.route.Auth != Server && h.config.Exempt(req.Token())
 }
 
 func (h *Mux) authenticate(req *Request) error {

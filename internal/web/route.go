@@ -83,6 +83,12 @@ type Caller struct {
 	Suspended bool
 	// TokenID names the access token in the account's tables.
 	TokenID int64
+	// Appservice is the ID of the application service that acts as the user, empty for the user's own clients.
+	//
+	// Spec: as Identity assertion
+	Appservice string
+	// Unlimited callers are under no rate limit.
+	Unlimited bool
 }
 
 // Handler serves one operation. It returns a response or an error, not both. ctx ends when the

@@ -57,6 +57,9 @@ const (
 	CodeInvalidSignature        Code = "M_INVALID_SIGNATURE"
 	CodeNotYetUploaded          Code = "M_NOT_YET_UPLOADED"
 	CodeCannotOverwriteMedia    Code = "M_CANNOT_OVERWRITE_MEDIA"
+	CodeUnknownDevice           Code = "M_UNKNOWN_DEVICE"
+	CodeURLNotSet               Code = "M_URL_NOT_SET"
+	CodeBadStatus               Code = "M_BAD_STATUS"
 )
 
 // Error is what a client sees of a failure.
