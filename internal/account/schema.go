@@ -119,4 +119,6 @@ CREATE TABLE cache_changes (
 	at   BIGINT NOT NULL,
 	PRIMARY KEY (pos, kind, key)
 );
+`}, {Slice: "account", Version: 2, SQL: `
+CREATE INDEX account_data_rules ON account_data (pos) WHERE type IN ('m.push_rules', 'm.ignored_user_list') AND room_id = '';
 `}}

@@ -33,6 +33,7 @@ const (
 	Outbox                             // User: something of theirs waits for other servers, which Data names
 	ThreadSubscription                 // Room, User who follows a thread, or no longer does
 	Appservices                        // the registrations of application services changed
+	PushDue                            // User who set a pusher; without a position: something waits to be told to push gateways
 )
 
 // Entry is one thing that happened, for those who want to know at once.

@@ -91,6 +91,11 @@ func (a *API) setDatum(ctx context.Context, r *web.Request, user id.UserID, room
 	if err != nil {
 		return nil, err
 	}
+	if r.Path("type") == account.TypeIgnored && room == "" {
+		if err := a.Push.Settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return web.Empty, managed(a.Accounts.SetData(ctx, user, room, r.Path("type"), content))
 }
 

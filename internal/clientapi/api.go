@@ -14,6 +14,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/media"
 	"myelin/internal/ours"
+	"myelin/internal/push"
 	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
@@ -40,6 +41,7 @@ type Config struct {
 	Encryption *e2ee.Encryption
 	Media      *media.Media
 	Delayed    *delayed.Delayed
+	Push       *push.Push
 	Syncer     *syncer.Syncer
 	// Appservices may be nil: then there are none.
 	Appservices *appservice.Registry

@@ -15,7 +15,6 @@ func (a *API) capabilityRoutes() []web.Route {
 	const v3 = "/_matrix/client/v3"
 	return []web.Route{
 		{Method: "GET", Path: v3 + "/capabilities", Op: "getCapabilities", Auth: web.Guest, Handle: a.capabilities},
-		{Method: "GET", Path: v3 + "/pushers", Op: "getPushers", Handle: noPushers},
 	}
 }
 
@@ -61,11 +60,4 @@ func (a *API) roomVersions() map[string]any {
 		}
 	}
 	return map[string]any{"default": a.Settings.RoomVersion.ID, "available": available}
-}
-
-// noPushers lists the caller's pushers. None can be set yet.
-//
-// Spec: cs getPushers
-func noPushers(context.Context, *web.Request) (*web.Response, error) {
-	return web.JSON(map[string]any{"pushers": []any{}}), nil
 }

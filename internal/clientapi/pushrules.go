@@ -64,6 +64,9 @@ func (a *API) changeRules(ctx context.Context, r *web.Request, change func(pushr
 	if err != nil {
 		return nil, err
 	}
+	if err := a.Push.Settle(ctx); err != nil {
+		return nil, err
+	}
 	return web.Empty, a.Accounts.ChangePushRules(ctx, r.Caller.User, func(rules pushrule.Ruleset) (pushrule.Ruleset, error) {
 		return change(rules, kind, r.Path("ruleId"))
 	})

@@ -20,6 +20,7 @@ func (a *API) Routes() []web.Route {
 		a.accountDataRoutes(),
 		a.filterRoutes(),
 		a.pushRuleRoutes(),
+		a.pushRoutes(),
 		a.capabilityRoutes(),
 		a.callRoutes(),
 		a.rtcRoutes(),

@@ -69,6 +69,8 @@ type Config struct {
 	Rtc RTC `toml:"rtc"`
 	// Files that users send, and copies of those of other servers.
 	Media Media `toml:"media"`
+	// Notifications of users' devices.
+	Push Push `toml:"push"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
 	Support Support `toml:"support"`
 	// The log, which goes to standard error.
@@ -194,6 +196,13 @@ type Media struct {
 	// access token: anybody who knows a file's address gets it. For clients and servers that know no others. What is
 	// stored while this is true can be had that way later, too; what is stored while it is false cannot.
 	LegacyUnauthenticated bool `toml:"legacy_unauthenticated"`
+}
+
+// Push is about push gateways, which users' apps name and which this server tells of notifications.
+type Push struct {
+	// Addresses or networks (10.0.0.0/8) of private, local or reserved ranges in which push gateways may be
+	// contacted, such as one of your own. None of these ranges is contacted otherwise, whatever names lead there.
+	AllowNetworks []string `toml:"allow_networks"`
 }
 
 // Support names the people behind the server.

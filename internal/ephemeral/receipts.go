@@ -69,6 +69,10 @@ var (
 		WHERE type = 'm.read' AND user_id <> $5 AND event_id = ANY($3)`)
 	stmtOwnReceipts = sqldb.SQL(`SELECT pos, room_nid, user_id, type, thread, event_id, ts FROM receipts
 		WHERE room_nid = $1 AND user_id = $2 AND pos <= $3 AND pos > 0`)
+	stmtReadsOf = sqldb.SQL(`SELECT thread, MAX(ord) FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type IN ('m.read', 'm.read.private')
+		GROUP BY thread`)
+	stmtPublicReaders  = sqldb.SQL(`SELECT user_id, room_nid FROM receipts WHERE type = 'm.read' AND pos > $1 AND pos <= $2`)
+	stmtPrivateReaders = sqldb.SQL(`SELECT user_id, room_nid FROM receipts WHERE type = 'm.read.private' AND pos > $1 AND pos <= $2`)
 )
 
 // Mark moves a user's receipts and read marker in a room, all at once. Those that would move back stay where they
@@ -186,6 +190,52 @@ func ReceiptsAt(tx *sqldb.Tx, room graph.RoomNID, events []string, to sqldb.Pos,
 		return nil, fmt.Errorf("load receipts at events: %w", err)
 	}
 	return found, nil
+}
+
+// Reads are the places up to which a user has read in a room, of public and private receipts the further one: by thread, with "" for
+// unthreaded receipts and "main" for those of the main timeline.
+type Reads map[string]int64
+
+// ReadsOf reads how far a user has read in a room.
+//
+// Spec: cs Threaded read receipts
+func ReadsOf(tx *sqldb.Tx, user id.UserID, room graph.RoomNID) (Reads, error) {
+	var reads Reads
+	err := tx.Query(stmtReadsOf, func(row *sqldb.Row) error {
+		var thread string
+		var ord int64
+		if err := row.Scan(&thread, &ord); err != nil {
+			return err
+		}
+		if reads == nil {
+			reads = make(Reads)
+		}
+		reads[thread] = ord
+		return nil
+	}, room, user)
+	if err != nil {
+		return nil, fmt.Errorf("load how far %s has read: %w", user, err)
+	}
+	return reads, nil
+}
+
+// Readers lists who moved receipts at positions in (from, to], and in which rooms, private receipts included.
+func Readers(tx *sqldb.Tx, from, to sqldb.Pos, each func(user id.UserID, room graph.RoomNID)) error {
+	for _, s := range []*sqldb.Stmt{stmtPublicReaders, stmtPrivateReaders} {
+		err := tx.Query(s, func(row *sqldb.Row) error {
+			var user id.UserID
+			var room graph.RoomNID
+			err := row.Scan(&user, &room)
+			if err == nil {
+				each(user, room)
+			}
+			return err
+		}, from, to)
+		if err != nil {
+			return fmt.Errorf("find who has read: %w", err)
+		}
+	}
+	return nil
 }
 
 // AppendReceipts appends the m.receipt events of one room that make the receipts known, one for each thread, with commas

@@ -29,7 +29,9 @@ var (
 		ORDER BY e.ts DESC, e.ord DESC LIMIT $3`)
 	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
 		ORDER BY e.ord LIMIT $3`)
-	liveEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
+	eventsAt    = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord = ANY($1) AND e.ord > 0 AND (e.flags & 7) = 0`)
+	redactedOrd = sqldb.SQL(`SELECT ord FROM events WHERE event_id = $1 AND room_nid = $2 AND ord > 0 AND (flags & 16) <> 0`)
+	liveEvents  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
 )
 
 // loading collects events from a query. Those in the cache are taken from there.
@@ -253,4 +255,27 @@ func one(found []*Event, err error) (*Event, bool, error) {
 // EventsSince returns visible live events of all rooms in stream order: positions after from, up to to, at most limit of them.
 func (g *Graph) EventsSince(ctx context.Context, from, to sqldb.Pos, limit int) ([]*Event, error) {
 	return g.query(ctx, streamEvents, from, to, limit)
+}
+
+// EventsAt returns the visible live events at positions, in no order.
+func (g *Graph) EventsAt(ctx context.Context, positions []int64) ([]*Event, error) {
+	var out []*Event
+	for part := range slices.Chunk(positions, maxLookup) {
+		found, err := g.query(ctx, eventsAt, part)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// RedactedLive returns the place of a live event that was redacted, false for any other. It reads the database: what is in memory may not have
+// heard of a redaction when the stream tells of it.
+func (g *Graph) RedactedLive(ctx context.Context, room RoomNID, name id.EventID) (ord int64, ok bool, err error) {
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+		ok, err = tx.Get(redactedOrd, []any{name, room}, &ord)
+		return err
+	})
+	return ord, ok, wrap(err, "find a redacted event")
 }

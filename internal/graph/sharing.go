@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -12,6 +13,7 @@ import (
 var (
 	sharesSince = sqldb.SQL(`SELECT 1 FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid AND b.user_id = $2
 		WHERE a.user_id = $1 AND a.membership = 'join' AND a.since <= $3 AND b.membership = 'join' AND b.since <= $3 LIMIT 1`)
+	joinedOf    = sqldb.SQL(`SELECT user_id FROM memberships WHERE user_id = ANY($2) AND room_nid = $1 AND membership = 'join'`)
 	roomsJoined = sqldb.SQL(`SELECT room_nid FROM memberships WHERE user_id = $1 AND membership = 'join'`)
 	cameSince   = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.since > $2 AND b.user_id <> $1 LIMIT $3`)
@@ -59,6 +61,26 @@ func JoinedRooms(tx *sqldb.Tx, user id.UserID) (found []RoomNID, err error) {
 		return err
 	}, user)
 	return found, wrap(err, "load rooms of a user")
+}
+
+// JoinedOf returns those of the users who are joined to a room.
+func (g *Graph) JoinedOf(ctx context.Context, room RoomNID, users []id.UserID) (found []id.UserID, err error) {
+	for part := range slices.Chunk(users, maxLookup) {
+		names := make([]string, len(part))
+		for i, u := range part {
+			names[i] = string(u)
+		}
+		var some []id.UserID
+		err := g.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
+			some, err = usersOf(tx, joinedOf, room, names)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("find who is joined: %w", err)
+		}
+		found = append(found, some...)
+	}
+	return found, nil
 }
 
 // Encounters returns the users who came into rooms of a user's after a position and are there, and those who went out of them and are not; at

@@ -18,6 +18,7 @@ import (
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
 	"myelin/internal/ours"
+	"myelin/internal/push"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
 )
@@ -82,7 +83,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		Guests:              c.AllowGuests,
 		TokenLifetime:       time.Duration(c.Session.AccessTokenLifetime),
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
-		DevicesChanged:      e2ee.DevicesChanged,
+		DevicesChanged:      devicesChanged,
 		DeviceConflict:      e2ee.DeviceConflict,
 		Deactivated:         e2ee.Deactivated,
 		Exclusive:           func(user id.UserID) bool { return k.appservices.Exclusive(user) },
@@ -97,7 +98,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		return k.accounts.Close(ctx)
 	})
 	// Commands change devices too, their keys with them, and tell those who share rooms.
-	if err := k.db.Migrate(ctx, append(e2ee.Migrations(), graph.Migrations...)...); err != nil {
+	if err := k.db.Migrate(ctx, append(append(e2ee.Migrations(), graph.Migrations...), push.Migrations...)...); err != nil {
 		return nil, fmt.Errorf("prepare the tables of rooms and keys: %w", err)
 	}
 	if err := k.openClient(ctx); err != nil {

@@ -21,6 +21,7 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
+	"myelin/internal/push"
 	"myelin/internal/report"
 	"myelin/internal/room"
 	"myelin/internal/search"
@@ -48,6 +49,7 @@ type slices struct {
 	encryption  *e2ee.Encryption
 	federated   *fedroom.Federated
 	sender      *fedsend.Sender
+	push        *push.Push
 	syncer      *syncer.Syncer
 	delayed     *delayed.Delayed
 	bridges     *appservice.Sender
@@ -106,12 +108,17 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, func() error { s.encryption.Close(); return nil })
 
+	// push, which hears of everything before the syncer does
+	if err := s.openPush(ctx); err != nil {
+		return err
+	}
+
 	// syncer
 	if err := s.db.Migrate(ctx, syncer.Migrations...); err != nil {
 		return fmt.Errorf("prepare the tables of sliding sync: %w", err)
 	}
 	s.syncer = syncer.New(syncer.Config{
-		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral,
+		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral, Push: s.push,
 		Sections: syncer.Encryption(s.encryption), Encryption: s.encryption,
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
@@ -152,7 +159,7 @@ func (s *Server) openClientAPI(version *roomver.Version) {
 	c := s.config
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
-		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Syncer: s.syncer, Log: s.log,
+		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Push: s.push, Syncer: s.syncer, Log: s.log,
 		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices,
 		Settings: clientapi.Settings{
 			BaseURL:     s.baseURL,
@@ -205,6 +212,7 @@ func (s *Server) startBackground() {
 	s.bridges.Start(w)
 	s.ephemeral.Start(w.Group)
 	s.startMedia(w)
+	s.push.Start(w)
 	if s.config.Federation.Enabled {
 		s.federated.Start(w)
 		s.sender.Start(w)

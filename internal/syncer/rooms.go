@@ -54,12 +54,15 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !r.full && !t.limited && len(t.events)+len(state)+len(summary)+len(ephemeral)+len(data) == 0 {
+	if !r.full && !t.limited && len(t.events)+len(state)+len(summary)+len(ephemeral)+len(data) == 0 && !a.read(v) {
 		return nil, nil
 	}
 	out := []byte{'{'}
 	if summary != nil {
 		out = append(append(append(out, `"summary":`...), summary...), ',')
+	}
+	if out, err = a.appendUnread(ctx, out, v); err != nil {
+		return nil, err
 	}
 	if out, err = a.appendTimeline(ctx, out, t, state); err != nil {
 		return nil, err

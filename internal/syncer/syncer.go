@@ -33,7 +33,7 @@ type Config struct {
 	Sections []Section
 	// Encryption has what sliding sync tells about keys, and messages to devices. Optional.
 	Encryption *e2ee.Encryption
-	// Push counts what users have not read. Optional.
+	// Push counts what is unread. It must hear of the bus before the Syncer does. Optional.
 	Push *push.Push
 }
 

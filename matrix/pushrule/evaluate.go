@@ -39,7 +39,11 @@ type Target struct {
 type Compiled struct {
 	override, content, underride []rule
 	room, sender                 map[string]*Match // by rule ID, which is a room's or a user's
+	names                        bool
 }
+
+// UsesDisplayName reports whether a rule looks for the user's display name: otherwise a Target needs none.
+func (c *Compiled) UsesDisplayName() bool { return c.names }
 
 type rule struct {
 	conditions []condition
@@ -94,6 +98,9 @@ func compile(user id.UserID, s Ruleset) *Compiled {
 	}
 	c.override = compileRules(user, Override, s.Override)
 	c.underride = compileRules(user, Underride, s.Underride)
+	for _, r := range slices.Concat(c.override, c.underride) {
+		c.names = c.names || slices.ContainsFunc(r.conditions, func(c condition) bool { return c.op == opDisplayName })
+	}
 	return c
 }
 
