@@ -29,7 +29,7 @@ var (
 		ORDER BY e.ts DESC, e.ord DESC LIMIT $3`)
 	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
 		ORDER BY e.ord LIMIT $3`)
-	eventsAt    = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord = ANY($1) AND e.ord > 0 AND (e.flags & 7) = 0`)
+	eventsAtPos = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord = ANY($1) AND e.ord > 0 AND (e.flags & 7) = 0`)
 	redactedOrd = sqldb.SQL(`SELECT ord FROM events WHERE event_id = $1 AND room_nid = $2 AND ord > 0 AND (flags & 16) <> 0`)
 	liveEvents  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
 )
@@ -257,11 +257,11 @@ func (g *Graph) EventsSince(ctx context.Context, from, to sqldb.Pos, limit int) 
 	return g.query(ctx, streamEvents, from, to, limit)
 }
 
-// EventsAt returns the visible live events at positions, in no order.
-func (g *Graph) EventsAt(ctx context.Context, positions []int64) ([]*Event, error) {
+// EventsAtPositions returns the visible live events at positions, in no order.
+func (g *Graph) EventsAtPositions(ctx context.Context, positions []int64) ([]*Event, error) {
 	var out []*Event
 	for part := range slices.Chunk(positions, maxLookup) {
-		found, err := g.query(ctx, eventsAt, part)
+		found, err := g.query(ctx, eventsAtPos, part)
 		if err != nil {
 			return nil, err
 		}

@@ -89,7 +89,9 @@ func TestGateway(t *testing.T) {
 			t.Fatalf("told %s", m.Raw)
 		}
 		// An answer in the three hundreds leads nowhere, and what was not told is told later.
-		g.answers <- func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, g.URL+"/elsewhere", http.StatusTemporaryRedirect) }
+		g.answers <- func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, g.URL+"/elsewhere", http.StatusTemporaryRedirect)
+		}
 		e = n.send(name, alice, "m.room.message", `{"msgtype":"m.text","body":"three"}`)
 		for range 2 {
 			if m = g.next(); m.Get("event_id").Str != string(e.PDU.ID()) {

@@ -91,7 +91,7 @@ func (p *Push) message(ctx context.Context, s *pusherState, ord int64) (badge in
 
 // describe fills in what the message says of an event. No match means that the event is nothing to tell of: it was redacted, for instance.
 func (p *Push) describe(ctx context.Context, m *message, s *pusherState, ord int64) (*pushrule.Match, error) {
-	events, err := p.cfg.Graph.EventsAt(ctx, []int64{ord})
+	events, err := p.cfg.Graph.EventsAtPositions(ctx, []int64{ord})
 	if err != nil || len(events) == 0 {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (p *Push) Notifications(ctx context.Context, q NotificationsQuery) (*Notifi
 		if err != nil {
 			return nil, err
 		}
-		events, err := p.cfg.Graph.EventsAt(ctx, ords)
+		events, err := p.cfg.Graph.EventsAtPositions(ctx, ords)
 		if err != nil {
 			return nil, err
 		}

@@ -11,11 +11,6 @@ import (
 	"myelin/matrix/pushrule"
 )
 
-// maxHops is how many relations are followed from an event to its thread.
-//
-// Spec: cs Receiving notifications
-const maxHops = 3
-
 // verdict is what an event means, as far as that is the same for everybody. Immutable.
 type verdict struct {
 	event  *graph.Event
@@ -40,10 +35,11 @@ func (p *Push) judge(ctx context.Context, e *graph.Event) (*verdict, error) {
 	_, redacts := e.PDU.Redacts()
 	v.read = !e.PDU.IsState() && !redacts && e.Flags&graph.Local != 0
 	if !v.dead || v.read {
-		var err error
-		if v.thread, err = p.threadOf(ctx, e); err != nil {
+		root, err := p.cfg.Graph.ThreadOf(ctx, e)
+		if err != nil {
 			return nil, err
 		}
+		v.thread = string(root)
 	}
 	if !v.dead {
 		v.named = named(e)
@@ -200,29 +196,4 @@ func (p *Push) displayName(ctx context.Context, e *graph.Event, user id.UserID) 
 		return "", err
 	}
 	return gjson.GetBytes(member[0].PDU.Content(), "displayname").Str, nil
-}
-
-// threadOf finds the thread that an event is part of.
-//
-// Spec: cs Threaded read receipts
-func (p *Push) threadOf(ctx context.Context, e *graph.Event) (string, error) {
-	for range maxHops + 1 {
-		relation := gjson.GetBytes(e.PDU.Content(), `m\.relates_to`)
-		if !relation.IsObject() {
-			return "", nil
-		}
-		parent := relation.Get("event_id").Str
-		if parent == "" || len(parent) > 255 {
-			return "", nil
-		}
-		if relation.Get("rel_type").Str == "m.thread" {
-			return parent, nil
-		}
-		next, ok, err := p.cfg.Graph.Event(ctx, id.EventID(parent))
-		if err != nil || !ok || next.Room != e.Room {
-			return "", err
-		}
-		e = next
-	}
-	return "", nil
 }
