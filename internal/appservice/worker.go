@@ -193,6 +193,10 @@ func (k *worker) deliver(ctx context.Context) error {
 	path := "/transactions/" + "m" + strconv.FormatInt(int64(k.to), 10)
 	r := request{method: http.MethodPut, path: "/_matrix/app/v1" + path, legacy: path, body: k.body}
 	for failures := 0; ; failures++ {
+		select {
+		case <-k.s.asks.heard: // of before this attempt
+		default:
+		}
 		try, cancel := context.WithTimeout(ctx, pushTime)
 		answer, err := k.cfg.Registry.send(try, k.s, r)
 		cancel()
@@ -220,14 +224,10 @@ func (k *worker) deliver(ctx context.Context) error {
 	}
 }
 
-// rest leaves an application service that failed alone, for a second at least, and then until it sends a request.
+// rest leaves an application service that failed alone, for a second at least, and then until it sends a request, or has sent one since the attempt.
 func (k *worker) rest(ctx context.Context, pause time.Duration) error {
 	if err := rest(ctx, firstPause*3/4+rand.N(firstPause/2), nil); err != nil || pause <= firstPause {
 		return err
-	}
-	select {
-	case <-k.s.asks.heard: // before it failed, perhaps
-	default:
 	}
 	return rest(ctx, rand.N(pause/2)+pause*3/4, k.s.asks.heard)
 }
