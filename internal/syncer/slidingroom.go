@@ -314,7 +314,9 @@ func (r *room) appendTimeline(ctx context.Context, out []byte, longer bool) ([]b
 	if len(t.events) == 0 && !t.limited && !r.initial {
 		return out, nil
 	}
-	out, err := r.a.s.cfg.View.AppendEvents(ctx, append(out, `"timeline":`...), r.audience(), t.events)
+	to := r.audience()
+	to.Bundle = t.limited // otherwise the client has seen, or sees, all that relates to the events
+	out, err := r.a.s.cfg.View.AppendEvents(ctx, append(out, `"timeline":`...), to, t.events)
 	if err != nil {
 		return nil, err
 	}

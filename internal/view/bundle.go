@@ -39,6 +39,8 @@ type bundler struct {
 	// children are the events that may be shown inside others, and that the user may see.
 	children map[graph.EventNID]*graph.Event
 	in       map[id.EventID]map[id.UserID]int64
+	// latest are the bundles of the newest events of threads.
+	latest bundles
 	// inner is set for what is shown inside of other events: that can't have a thread.
 	inner bool
 }
@@ -101,6 +103,11 @@ func (b *bundler) load(ctx context.Context, events []*graph.Event) error {
 		}
 	}
 	b.children = make(map[graph.EventNID]*graph.Event, len(nids))
+	newest := make(map[graph.EventNID]bool, len(roots))
+	for _, root := range roots {
+		newest[b.known[root].Thread.Latest] = true
+	}
+	var latest []*graph.Event
 	loaded, err := b.view.cfg.Graph.Events(ctx, b.room, nids)
 	if err != nil {
 		return err
@@ -113,9 +120,15 @@ func (b *bundler) load(ctx context.Context, events []*graph.Event) error {
 		if shown {
 			b.children[e.NID] = e
 		}
+		if shown && newest[e.NID] {
+			latest = append(latest, e)
+		}
 	}
 	if len(roots) == 0 {
 		return nil
+	}
+	if b.latest, err = b.view.bundles(ctx, b.to, latest, true); err != nil {
+		return err
 	}
 	users := []id.UserID{b.to.User}
 	for u := range b.ignored {
@@ -240,11 +253,14 @@ func comma(out []byte) []byte {
 //
 // Spec: cs Server-side aggregation of m.thread relationships
 func (b *bundler) appendThread(ctx context.Context, out []byte, root *graph.Event, t *graph.Thread) ([]byte, error) {
-	latest := b.children[t.Latest]
+	latest, inside := b.children[t.Latest], b.latest
+	var err error
 	if latest == nil {
-		var err error
-		if latest, err = b.latest(ctx, t); err != nil || latest == nil {
+		if latest, err = b.older(ctx, t); err != nil || latest == nil {
 			return out, err
+		}
+		if inside, err = b.view.bundles(ctx, b.to, []*graph.Event{latest}, true); err != nil {
+			return nil, err
 		}
 	}
 	count := t.Count
@@ -255,10 +271,6 @@ func (b *bundler) appendThread(ctx context.Context, out []byte, root *graph.Even
 		}
 	}
 	took := root.PDU.Sender() == b.to.User || in[b.to.User] > 0
-	inside, err := b.view.bundles(ctx, b.to, []*graph.Event{latest}, true)
-	if err != nil {
-		return nil, err
-	}
 	out = append(comma(out), `"m.thread":{"latest_event":`...)
 	to := b.to
 	to.Fields = nil
@@ -270,8 +282,8 @@ func (b *bundler) appendThread(ctx context.Context, out []byte, root *graph.Even
 	return append(out, '}'), nil
 }
 
-// latest looks for the newest event of a thread that counts for the user, nil where there is none among the newest.
-func (b *bundler) latest(ctx context.Context, t *graph.Thread) (*graph.Event, error) {
+// older looks for the newest event of a thread that counts for the user where the very newest does not; nil where there is none among the newest.
+func (b *bundler) older(ctx context.Context, t *graph.Thread) (*graph.Event, error) {
 	g := b.view.cfg.Graph
 	found, _, err := g.Children(ctx, b.room, t.Root, event.InThread,
 		graph.Range{After: math.MinInt64, Before: t.Ord, Backward: true, Limit: maxLatest})

@@ -28,7 +28,7 @@ const (
 // node is a server's rooms and what their users see of them.
 type node struct {
 	*view.View
-	t       *testing.T
+	t       testing.TB
 	ctx     context.Context
 	graph   *graph.Graph
 	rooms   *room.Rooms
@@ -40,7 +40,7 @@ func each(t *testing.T, run func(t *testing.T, n *node)) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) { run(t, start(t, open())) })
 }
 
-func start(t *testing.T, db *sqldb.DB) *node {
+func start(t testing.TB, db *sqldb.DB) *node {
 	t.Helper()
 	ctx := t.Context()
 	g, err := graph.Open(ctx, graph.Config{DB: db})
@@ -63,7 +63,7 @@ func start(t *testing.T, db *sqldb.DB) *node {
 	return n
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func (n *node) messages(p view.Page) gjson.Result {
 	return parse(n.t, raw)
 }
 
-func parse(t *testing.T, raw []byte) gjson.Result {
+func parse(t testing.TB, raw []byte) gjson.Result {
 	t.Helper()
 	if !gjson.ValidBytes(raw) {
 		t.Fatalf("not JSON: %s", raw)
@@ -195,7 +195,7 @@ func (n *node) backfill(r id.RoomID, count int) {
 }
 
 // want checks that err has this code; "" means none.
-func want(t *testing.T, code mxerr.Code, err error) {
+func want(t testing.TB, code mxerr.Code, err error) {
 	t.Helper()
 	if code == "" {
 		must(t, err)
