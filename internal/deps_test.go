@@ -20,6 +20,7 @@ var dependencies = []struct {
 	{"github.com/schollz/progressbar/v3", false, "progress of long commands on a terminal"},
 	{"github.com/spf13/cobra", false, "subcommands, flags and their help text"},
 	{"github.com/tidwall/gjson", false, "reads single fields out of raw JSON without decoding the rest"},
+	{"github.com/wneessen/go-mail", false, "writes mail and speaks SMTP with authentication, both of which have many corners"},
 	{"go.yaml.in/yaml/v3", false, "reads registration files of application services, which are YAML as other programs write it"},
 	{"golang.org/x/crypto", false, "Argon2id, which the standard library lacks"},
 	{"golang.org/x/image", false, "decodes WebP, which the standard library lacks"},

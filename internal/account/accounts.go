@@ -53,8 +53,16 @@ type Config struct {
 	Guests bool
 	// Terms are policies that a new user must accept, by policy ID.
 	Terms map[string]Policy
-	// Stages are further stages of interactive authentication, besides those of this package.
+	// Stages are further stages of interactive authentication, besides those of this package. With StageCaptcha among
+	// them, newcomers must pass it; with StageEmail they may confirm an address.
 	Stages []Stage
+	// EmailRequired says that newcomers must confirm an address.
+	EmailRequired bool
+	// Owner finds the account that a third-party identifier belongs to. May be nil.
+	Owner func(ctx context.Context, medium, address string) (id.UserID, bool, error)
+	// Registered runs in the transaction that makes an account by registration, with what the stages found out. It may be
+	// run again if the transaction is. May be nil.
+	Registered func(tx *sqldb.Tx, user id.UserID, facts Facts) error
 
 	// TokenLifetime limits access tokens of clients that can't refresh them; 0 means for ever.
 	TokenLifetime time.Duration

@@ -105,7 +105,7 @@ func (a *Accounts) RegisterAppservice(ctx context.Context, body []byte, mayHave 
 //
 // Spec: as Server admin style permissions
 func (a *Accounts) LoginAppservice(ctx context.Context, r LoginRequest, mayHave func(id.UserID) error) (*Login, error) {
-	user, err := a.identify(r.Identifier, r.User)
+	user, err := a.identify(ctx, r.Identifier, r.User)
 	if err != nil {
 		return nil, err
 	}

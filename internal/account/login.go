@@ -70,12 +70,12 @@ func (a *Accounts) Login(ctx context.Context, r LoginRequest) (*Login, error) {
 
 func (a *Accounts) loginPassword(ctx context.Context, r LoginRequest) (id.UserID, error) {
 	if r.Identifier == nil && r.User == "" && r.Medium != "" {
-		r.Identifier = &Identifier{Type: "m.id.thirdparty"}
+		r.Identifier = &Identifier{Type: "m.id.thirdparty", Medium: r.Medium, Address: r.Address}
 	}
 	if r.Password == "" {
 		return "", mxerr.MissingParam(`"password" is missing.`)
 	}
-	user, err := a.identify(r.Identifier, r.User)
+	user, err := a.identify(ctx, r.Identifier, r.User)
 	if err != nil {
 		return "", err
 	}

@@ -169,6 +169,11 @@ func (a *Accounts) register(ctx context.Context, r RegisterRequest, grant *Grant
 				return err
 			}
 		}
+		if a.cfg.Registered != nil {
+			if err := a.cfg.Registered(tx, n.ID, grant.Facts); err != nil {
+				return err
+			}
+		}
 		if err := spendRegistrationToken(tx, grant.Facts[FactRegistrationToken]); err != nil {
 			return err
 		}

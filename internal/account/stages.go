@@ -18,6 +18,12 @@ const (
 	StageTerms             = "m.login.terms"
 )
 
+// The stages of other packages, which come in by Config.Stages.
+const (
+	StageEmail   = "m.login.email.identity"
+	StageCaptcha = "m.login.recaptcha"
+)
+
 func (a *Accounts) ownStages() []Stage {
 	return []Stage{dummyStage{}, passwordStage{a}, registrationTokenStage{a}, termsStage{a.cfg.Terms}}
 }
@@ -28,16 +34,36 @@ var PasswordFlow = []web.Flow{{Stages: []string{StagePassword}}}
 // RegistrationFlows are the flows of register as this server is configured.
 func (a *Accounts) RegistrationFlows() []web.Flow {
 	var stages []string
+	if a.stages[StageCaptcha] != nil {
+		stages = append(stages, StageCaptcha)
+	}
 	if a.cfg.Registration == RegistrationToken {
 		stages = append(stages, StageRegistrationToken)
 	}
 	if len(a.cfg.Terms) > 0 {
 		stages = append(stages, StageTerms)
 	}
+	withMail := append([]string{StageEmail}, stages...)
 	if len(stages) == 0 {
 		stages = append(stages, StageDummy)
 	}
-	return []web.Flow{{Stages: stages}}
+	switch {
+	case a.stages[StageEmail] == nil:
+		return []web.Flow{{Stages: stages}}
+	case a.cfg.EmailRequired:
+		return []web.Flow{{Stages: withMail}}
+	}
+	return []web.Flow{{Stages: stages}, {Stages: withMail}}
+}
+
+// PasswordFlows are the flows of a new password: for somebody who is signed in the old one, for others a confirmed address too.
+//
+// Spec: cs changePassword
+func (a *Accounts) PasswordFlows(user id.UserID) []web.Flow {
+	if user != "" || a.stages[StageEmail] == nil {
+		return PasswordFlow
+	}
+	return []web.Flow{PasswordFlow[0], {Stages: []string{StageEmail}}}
 }
 
 // dummyStage always succeeds.
@@ -70,7 +96,7 @@ func (s passwordStage) Attempt(ctx context.Context, t *Try) error {
 	if auth.Password == "" {
 		return mxerr.MissingParam(`"password" is missing.`)
 	}
-	user, err := s.a.identify(auth.Identifier, auth.User)
+	user, err := s.a.identify(ctx, auth.Identifier, auth.User)
 	if err != nil {
 		return err
 	}
@@ -181,18 +207,23 @@ type Identifier struct {
 	Type string `json:"type"`
 	// User is a user ID or a localpart, for m.id.user.
 	User string `json:"user"`
+	// Medium and Address are for m.id.thirdparty.
+	Medium  string `json:"medium"`
+	Address string `json:"address"`
 }
 
 // identify finds the user ID that a client means. legacy is the user at the top level, as old
-// clients send it. Third-party identifiers are known to nobody here.
-func (a *Accounts) identify(i *Identifier, legacy string) (id.UserID, error) {
+// clients send it.
+func (a *Accounts) identify(ctx context.Context, i *Identifier, legacy string) (id.UserID, error) {
 	name := legacy
 	if i != nil {
 		switch i.Type {
 		case "m.id.user":
 			name = i.User
-		case "m.id.thirdparty", "m.id.phone":
-			return "", mxerr.Forbidden("No account here is known by this third-party identifier.")
+		case "m.id.thirdparty":
+			return a.owner(ctx, i.Medium, i.Address)
+		case "m.id.phone":
+			return "", errUnknownOwner
 		default:
 			return "", mxerr.InvalidParam("The identifier type %.64q is not known.", i.Type)
 		}
@@ -209,4 +240,18 @@ func (a *Accounts) identify(i *Identifier, legacy string) (id.UserID, error) {
 	}
 	// No localpart of ours has capital letters; people type them all the same.
 	return id.UserID("@" + lower(user.Localpart()) + ":" + string(user.Domain())), nil
+}
+
+var errUnknownOwner = mxerr.Forbidden("No account here is known by this third-party identifier.")
+
+// owner finds whose a third-party identifier is.
+func (a *Accounts) owner(ctx context.Context, medium, address string) (id.UserID, error) {
+	if a.cfg.Owner == nil {
+		return "", errUnknownOwner
+	}
+	user, ok, err := a.cfg.Owner(ctx, medium, address)
+	if err == nil && !ok {
+		err = errUnknownOwner
+	}
+	return user, err
 }

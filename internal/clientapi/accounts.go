@@ -9,24 +9,15 @@ import (
 	"myelin/matrix/mxerr"
 )
 
-// accountRoutes is about what users do with their whole account. This server knows users by their
-// user IDs alone: it keeps no e-mail addresses and no telephone numbers.
+// accountRoutes is about what users do with their whole account.
 //
 // Spec: cs Password Management
 // Spec: cs Account deactivation
-// Spec: cs Adding Account Administrative Contact Information
 func (a *API) accountRoutes() []web.Route {
 	const v3 = "/_matrix/client/v3"
 	return []web.Route{
 		{Method: "POST", Path: v3 + "/account/password", Op: "changePassword", Auth: web.Optional, Rate: web.RateLogin, Handle: a.changePassword},
 		{Method: "POST", Path: v3 + "/account/deactivate", Op: "deactivateAccount", Auth: web.Optional, Rate: web.RateLogin, EmptyBody: true, Handle: a.deactivate},
-		{Method: "GET", Path: v3 + "/account/3pid", Op: "getAccount3PIDs", Handle: noThirdPartyIDs},
-		{Method: "POST", Path: v3 + "/account/3pid/email/requestToken", Op: "requestTokenTo3PIDEmail", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
-		{Method: "POST", Path: v3 + "/account/3pid/msisdn/requestToken", Op: "requestTokenTo3PIDMSISDN", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
-		{Method: "POST", Path: v3 + "/account/password/email/requestToken", Op: "requestTokenToResetPasswordEmail", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
-		{Method: "POST", Path: v3 + "/account/password/msisdn/requestToken", Op: "requestTokenToResetPasswordMSISDN", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
-		{Method: "POST", Path: v3 + "/register/email/requestToken", Op: "requestTokenToRegisterEmail", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
-		{Method: "POST", Path: v3 + "/register/msisdn/requestToken", Op: "requestTokenToRegisterMSISDN", Auth: web.None, Rate: web.RateLogin, Handle: denyThirdPartyID},
 		{Method: "POST", Path: v3 + "/user/{userId}/openid/request_token", Op: "requestOpenIdToken", EmptyBody: true, Handle: a.openIDToken},
 	}
 }
@@ -66,7 +57,7 @@ func (a *API) changePassword(ctx context.Context, r *web.Request) (*web.Response
 	case body.Auth == nil:
 		return nil, mxerr.MissingParam("\"new_password\" is missing")
 	}
-	grant, err := a.confirm(ctx, r, "changePassword")
+	grant, err := a.confirmBy(ctx, r, "changePassword", a.Accounts.PasswordFlows(r.Caller.User))
 	if err != nil {
 		return nil, err
 	}
@@ -99,16 +90,6 @@ func (a *API) deactivate(ctx context.Context, r *web.Request) (*web.Response, er
 	}
 	// There is never an identifier to unbind.
 	return web.JSON(map[string]any{"id_server_unbind_result": "success"}), nil
-}
-
-// Spec: cs getAccount3PIDs
-func noThirdPartyIDs(context.Context, *web.Request) (*web.Response, error) {
-	return web.JSON(map[string]any{"threepids": []any{}}), nil
-}
-
-// denyThirdPartyID answers those who want an address confirmed.
-func denyThirdPartyID(context.Context, *web.Request) (*web.Response, error) {
-	return nil, mxerr.New(mxerr.CodeThreepidDenied, "this server sends no mail and no text messages")
 }
 
 // Spec: cs requestOpenIdToken

@@ -6,6 +6,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/appservice"
 	"myelin/internal/bus"
+	"myelin/internal/contact"
 	"myelin/internal/delayed"
 	"myelin/internal/directory"
 	"myelin/internal/e2ee"
@@ -29,6 +30,7 @@ type Config struct {
 	Ours       *ours.Set
 	Bus        *bus.Bus
 	Accounts   *account.Accounts
+	Contacts   *contact.Contacts
 	Graph      *graph.Graph
 	Rooms      *room.Rooms
 	Federated  *fedroom.Federated
@@ -60,6 +62,8 @@ type Settings struct {
 	RoomVersion *roomver.Version
 	// TURN is what users are told of TURN servers.
 	TURN TURN
+	// CaptchaScript is the URL of the script of the page that asks newcomers whether they are human.
+	CaptchaScript string
 	// LiveKit are the services that let users into calls of several.
 	LiveKit []string
 }

@@ -37,7 +37,7 @@ func (a *API) capabilities(_ context.Context, r *web.Request) (*web.Response, er
 		"m.profile_fields":           profile,
 		"m.set_displayname":          enabled{true},
 		"m.set_avatar_url":           user,
-		"m.3pid_changes":             enabled{false},
+		"m.3pid_changes":             enabled{a.Contacts.Mails() && !r.Caller.Guest},
 		"m.get_login_token":          user,
 	}
 	// MSC4140: bounds on delayed events.

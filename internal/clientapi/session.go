@@ -66,6 +66,11 @@ func (a *API) loginToken(ctx context.Context, r *web.Request) (*web.Response, er
 // Spec: cs User-Interactive Authentication API
 // Spec: as Deleting devices
 func (a *API) confirm(ctx context.Context, r *web.Request, op string) (*account.Grant, error) {
+	return a.confirmBy(ctx, r, op, account.PasswordFlow)
+}
+
+// confirmBy is confirm with other flows.
+func (a *API) confirmBy(ctx context.Context, r *web.Request, op string, flows []web.Flow) (*account.Grant, error) {
 	if r.Caller.Guest {
 		return nil, mxerr.New(mxerr.CodeGuestAccessForbidden, "guests have no password to prove who they are")
 	}
@@ -77,7 +82,7 @@ func (a *API) confirm(ctx context.Context, r *web.Request, op string) (*account.
 		return &account.Grant{User: r.Caller.User, Params: body}, nil
 	}
 	return a.Accounts.Interact(ctx, account.Operation{
-		Name: op, User: r.Caller.User, Body: body, Flows: account.PasswordFlow,
+		Name: op, User: r.Caller.User, Body: body, Flows: flows,
 	})
 }
 

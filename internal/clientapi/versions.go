@@ -60,8 +60,8 @@ func (a *API) wellKnownClient(context.Context, *web.Request) (*web.Response, err
 	return web.JSON(known), nil
 }
 
-// contact is how to reach the people behind a server.
-type contact struct {
+// supporter is how to reach the people behind a server.
+type supporter struct {
 	MatrixID     string `json:"matrix_id,omitempty"`
 	EmailAddress string `json:"email_address,omitempty"`
 	Role         string `json:"role"`
@@ -72,7 +72,7 @@ func (a *API) wellKnownSupport(context.Context, *web.Request) (*web.Response, er
 	s := a.Settings.Support
 	body := map[string]any{}
 	if s.Email != "" || s.MatrixID != "" {
-		body["contacts"] = []contact{{MatrixID: s.MatrixID, EmailAddress: s.Email, Role: "m.role.admin"}}
+		body["contacts"] = []supporter{{MatrixID: s.MatrixID, EmailAddress: s.Email, Role: "m.role.admin"}}
 	}
 	if s.Page != "" {
 		body["support_page"] = s.Page

@@ -69,6 +69,7 @@ func (c *Config) check() []problem {
 		wrong("session.refreshable_lifetime", "must be more than 0; write a time such as 1h")
 	}
 	c.checkCalls(wrong)
+	c.checkNewcomers(wrong)
 	for _, size := range []struct {
 		key   string
 		value Size

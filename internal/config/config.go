@@ -63,6 +63,12 @@ type Config struct {
 	Federation Federation `toml:"federation"`
 	// Signing in.
 	Session Session `toml:"session"`
+	// Mail from the server to its users: confirmations of addresses.
+	Mail Mail `toml:"mail"`
+	// What new users must accept.
+	Terms Terms `toml:"terms"`
+	// A service that tells humans from robots, which new users must pass.
+	Captcha Captcha `toml:"captcha"`
 	// Relays for voice and video calls between two users.
 	Turn Turn `toml:"turn"`
 	// Calls of several users, which need a server for their media.
@@ -138,6 +144,51 @@ type Session struct {
 	// How long an access token lives whose client can refresh it, which goes unnoticed by its
 	// user. A stolen token is of use for that long only.
 	RefreshableLifetime Duration `toml:"refreshable_lifetime"`
+}
+
+// Mail is about sending mail.
+type Mail struct {
+	// The address and port of the SMTP server that takes this server's mail, such as "smtp.example.org:587". Empty means that no mail
+	// is sent: then users can't confirm e-mail addresses, nor get a new password by mail.
+	Server string `toml:"server"`
+
+	// How the connection is encrypted: "starttls" (usual on port 587), "tls" from the first byte (port 465), or "none", for a server on
+	// this machine.
+	TLS string `toml:"tls"`
+
+	// The name under which to sign in at the SMTP server. Empty where it wants none.
+	Username string `toml:"username"`
+
+	// The password for that name.
+	Password string `toml:"password" is:"secret"`
+
+	// The address that mail comes from, such as "Example <matrix@example.org>".
+	From string `toml:"from"`
+
+	// Whether new users must confirm an e-mail address. Otherwise they may.
+	Required bool `toml:"required"`
+}
+
+// Terms is about documents.
+type Terms struct {
+	// The documents, each as its name in the protocol, its version, the language of the text, its URL and its title, with spaces
+	// between: "privacy_policy 1.2 en https://example.org/privacy Privacy policy". Translations of a document share name and version.
+	Documents []string `toml:"documents"`
+}
+
+// Captcha is about a service that speaks the protocol of reCAPTCHA.
+type Captcha struct {
+	// The public key of this site. Empty means that nobody is asked.
+	SiteKey string `toml:"site_key"`
+
+	// The secret key of this site.
+	Secret string `toml:"secret" is:"secret"`
+
+	// The URL where answers are verified.
+	VerifyURL string `toml:"verify_url"`
+
+	// The URL of the script that shows the puzzle, for clients that leave it to a page of this server.
+	ScriptURL string `toml:"script_url"`
 }
 
 // Turn is about TURN servers.
@@ -245,6 +296,8 @@ func Default() *Config {
 		Client:             Client{Listen: "127.0.0.1:8008"},
 		Federation:         Federation{Enabled: true},
 		Session:            Session{RefreshableLifetime: Duration(time.Hour)},
+		Mail:               Mail{TLS: "starttls"},
+		Captcha:            Captcha{VerifyURL: "https://www.google.com/recaptcha/api/siteverify", ScriptURL: "https://www.google.com/recaptcha/api.js"},
 		Turn:               Turn{Lifetime: Duration(24 * time.Hour)},
 		Media: Media{
 			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),

@@ -14,6 +14,7 @@ import (
 	"myelin/internal/appservice"
 	"myelin/internal/bus"
 	"myelin/internal/config"
+	"myelin/internal/contact"
 	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
@@ -36,11 +37,15 @@ type core struct {
 	db       *sqldb.DB
 	ours     *ours.Set
 	accounts *account.Accounts
+	contacts *contact.Contacts
 	client   *fedclient.Client
 	// appservices are the registrations of application services, nil until they are read.
 	appservices *appservice.Registry
 	// heard is told of servers that sent a request. Nil where nobody wants to know; set before any can come.
 	heard func(id.ServerName)
+
+	// baseURL is where clients reach this server, for links in mails. Set before any can be sent.
+	baseURL func() string
 
 	closers []func() error // to be called from last to first
 }
@@ -73,6 +78,10 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 	if k.ours, err = ours.Open(ctx, ours.Config{DB: k.db, Names: []id.ServerName{c.Name()}}); err != nil {
 		return nil, err
 	}
+	newcomers, err := k.openContacts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	k.accounts, err = account.Open(ctx, account.Config{
 		DB:                  k.db,
 		Ours:                k.ours,
@@ -85,9 +94,14 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
 		DevicesChanged:      devicesChanged,
 		DeviceConflict:      e2ee.DeviceConflict,
-		Deactivated:         e2ee.Deactivated,
 		Exclusive:           func(user id.UserID) bool { return k.appservices.Exclusive(user) },
 		Unknown:             func(ctx context.Context, user id.UserID) bool { return k.appservices.FindUser(ctx, user) },
+		Deactivated:         k.deactivated,
+		Terms:               newcomers.terms,
+		Stages:              newcomers.stages,
+		EmailRequired:       c.Mail.Required,
+		Owner:               k.contacts.Owner,
+		Registered:          k.contacts.Registered,
 	})
 	if err != nil {
 		return nil, err

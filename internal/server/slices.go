@@ -61,6 +61,7 @@ type slices struct {
 // openSlices builds everything above the core. What it opened is closed with the core, also after an error.
 func (s *Server) openSlices(ctx context.Context) (err error) {
 	c := s.config
+	s.baseURL = s.clientURL
 	version, ok := roomver.Get(c.DefaultRoomVersion)
 	if !ok {
 		return fmt.Errorf("default_room_version: there is no room version %q", c.DefaultRoomVersion)
@@ -158,18 +159,18 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 func (s *Server) openClientAPI(version *roomver.Version) {
 	c := s.config
 	s.clientAPI = clientapi.New(clientapi.Config{
-		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
+		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Contacts: s.contacts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Push: s.push, Syncer: s.syncer, Log: s.log,
 		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices,
 		Settings: clientapi.Settings{
-			BaseURL:     s.baseURL,
+			BaseURL:     s.clientURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
 			RoomVersion: version,
 			TURN: clientapi.TURN{
 				URIs: c.Turn.URIs, Secret: c.Turn.SharedSecret, Lifetime: time.Duration(c.Turn.Lifetime),
 				Username: c.Turn.Username, Password: c.Turn.Password, Guests: c.Turn.Guests,
 			},
-			LiveKit: c.Rtc.LiveKit,
+			LiveKit: c.Rtc.LiveKit, CaptchaScript: c.Captcha.ScriptURL,
 		},
 	})
 }
@@ -218,6 +219,7 @@ func (s *Server) startBackground() {
 		s.sender.Start(w)
 	}
 	w.Lead("send delayed events", s.delayed.Run)
+	w.Schedule(work.Job{Name: "forget confirmations of addresses", Period: time.Hour, Run: s.contacts.Sweep})
 	w.Schedule(work.Job{Name: "forget delayed events", Period: time.Hour, Run: s.delayed.Forget})
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})
@@ -257,8 +259,8 @@ func (s *Server) mayInvite(ctx context.Context, sender, invitee id.UserID) error
 	return err
 }
 
-// baseURL is where clients reach this server, as far as it is known yet.
-func (s *Server) baseURL() string {
+// clientURL is where clients reach this server, as far as it is known yet.
+func (s *Server) clientURL() string {
 	if at := s.address.Load(); at != nil {
 		return s.config.BaseURL(*at)
 	}

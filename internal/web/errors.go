@@ -59,6 +59,9 @@ var statusOf = map[mxerr.Code]int{
 	mxerr.CodeThreepidNotFound:        http.StatusBadRequest, // Spec: cs requestTokenToResetPasswordEmail
 	mxerr.CodeThreepidInUse:           http.StatusBadRequest, // Spec: cs requestTokenTo3PIDEmail
 	mxerr.CodeThreepidDenied:          http.StatusForbidden,  // Spec: cs requestTokenTo3PIDEmail
+	mxerr.CodeThreepidAuthFailed:      http.StatusBadRequest, // Spec: cs add3PID
+	mxerr.CodeCaptchaNeeded:           http.StatusBadRequest,
+	mxerr.CodeCaptchaInvalid:          http.StatusBadRequest,
 	mxerr.CodeServerNotTrusted:        http.StatusBadRequest, // Spec: cs requestTokenTo3PIDEmail
 	mxerr.CodeUnknownPos:              http.StatusBadRequest, // MSC4186: an unknown or expired position
 	mxerr.CodeInvalidSignature:        http.StatusBadRequest, // Spec: cs uploadCrossSigningKeys
