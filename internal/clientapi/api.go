@@ -14,6 +14,7 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
 	"myelin/internal/media"
+	"myelin/internal/notice"
 	"myelin/internal/ours"
 	"myelin/internal/push"
 	"myelin/internal/report"
@@ -38,6 +39,7 @@ type Config struct {
 	Search     *search.Search
 	Threads    *thread.Threads
 	Reports    *report.Reports
+	Notices    *notice.Notices
 	Directory  *directory.Directory
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption

@@ -139,11 +139,24 @@ func (a *API) leave(ctx context.Context, r *web.Request) (*web.Response, error) 
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if err := a.mayLeave(ctx, r.Caller.User, roomID); err != nil {
+		return nil, err
+	}
 	_, err = a.Federated.Leave(ctx, room.Membership{Room: roomID, Sender: r.Caller.User, Reason: body.Reason})
 	if err != nil {
 		return nil, err
 	}
 	return web.Empty, nil
+}
+
+// mayLeave refuses to reject what can't be rejected.
+//
+// Spec: cs Server Notices
+func (a *API) mayLeave(ctx context.Context, user id.UserID, roomID id.RoomID) error {
+	if a.Notices == nil {
+		return nil
+	}
+	return a.Notices.MayLeave(ctx, user, roomID)
 }
 
 // Spec: cs forgetRoom
@@ -272,6 +285,11 @@ func (a *API) setMembership(ctx context.Context, r *web.Request, roomID id.RoomI
 		}
 		event, err = a.Federated.Invite(ctx, m)
 	default:
+		if target == r.Caller.User {
+			if err := a.mayLeave(ctx, target, roomID); err != nil {
+				return nil, err
+			}
+		}
 		event, err = a.Rooms.Send(ctx, room.Message{
 			Room:     roomID,
 			Proposal: room.Proposal{Sender: r.Caller.User, Type: "m.room.member", StateKey: &stateKey, Content: content, TS: ts},

@@ -65,6 +65,12 @@ type (
 		Uses       *int64 `json:"uses,omitempty"`
 		LifetimeMS int64  `json:"lifetime_ms,omitempty"`
 	}
+	// NewNotice tells a user something. With Skip it is no error that they can't be told.
+	NewNotice struct {
+		User string `json:"user"`
+		Text string `json:"text"`
+		Skip bool   `json:"skip,omitempty"`
+	}
 	// Tokens is all registration tokens.
 	Tokens struct {
 		Tokens []account.InviteToken `json:"tokens"`
@@ -95,6 +101,7 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
 		{Method: http.MethodGet, Path: "/federation/{server}", Op: "examineServer", Handle: k.examineServer},
+		{Method: http.MethodPost, Path: "/notices", Op: "sendNotice", Handle: k.sendNotice},
 		{Method: http.MethodGet, Path: "/troubles", Op: "listTroubles", Handle: k.listTroubles},
 		{Method: http.MethodGet, Path: "/reports", Op: "listReports", Handle: k.listReports},
 		{Method: http.MethodDelete, Path: "/reports/{number}", Op: "deleteReport", Handle: k.deleteReport},
@@ -117,6 +124,29 @@ func (k *core) listTroubles(ctx context.Context, _ *web.Request) (*web.Response,
 		return nil, err
 	}
 	return web.JSON(found), nil
+}
+
+// sendNotice tells a user something.
+func (k *core) sendNotice(ctx context.Context, r *web.Request) (*web.Response, error) {
+	var n NewNotice
+	if err := r.Decode(&n); err != nil {
+		return nil, err
+	}
+	if k.notify == nil {
+		return nil, mxerr.New(mxerr.CodeUnknown, "Notices are sent by a running server, and there is none.")
+	}
+	user, err := k.user(n.User)
+	if err != nil {
+		return nil, err
+	}
+	_, err = k.notify(ctx, user, n.Text)
+	if n.Skip && (mxerr.Is(err, mxerr.CodeNotFound) || mxerr.Is(err, mxerr.CodeInviteBlocked)) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return web.Empty, nil
 }
 
 // createUser makes an account.

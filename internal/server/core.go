@@ -46,6 +46,8 @@ type core struct {
 
 	// baseURL is where clients reach this server, for links in mails. Set before any can be sent.
 	baseURL func() string
+	// notify tells a user something. Nil where no server runs.
+	notify func(context.Context, id.UserID, string) (id.EventID, error)
 
 	closers []func() error // to be called from last to first
 }

@@ -21,6 +21,7 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
+	"myelin/internal/notice"
 	"myelin/internal/push"
 	"myelin/internal/report"
 	"myelin/internal/room"
@@ -44,6 +45,7 @@ type slices struct {
 	rooms       *room.Rooms
 	view        *view.View
 	search      *search.Search
+	notices     *notice.Notices
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
 	encryption  *e2ee.Encryption
@@ -144,6 +146,13 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
+	// notice
+	s.notices, err = notice.Open(ctx, notice.Config{DB: s.db, Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms})
+	if err != nil {
+		return err
+	}
+	s.notify = s.notices.Send
+
 	s.openClientAPI(version)
 
 	// work, which uses everything else: it is the first to stop.
@@ -161,7 +170,7 @@ func (s *Server) openClientAPI(version *roomver.Version) {
 	s.clientAPI = clientapi.New(clientapi.Config{
 		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Contacts: s.contacts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Push: s.push, Syncer: s.syncer, Log: s.log,
-		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices,
+		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices, Notices: s.notices,
 		Settings: clientapi.Settings{
 			BaseURL:     s.clientURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
