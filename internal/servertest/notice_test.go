@@ -37,7 +37,7 @@ func TestServerNotices(t *testing.T) {
 		alice.Join(room)
 		says := func(text string) {
 			t.Helper()
-			latest := alice.OK("GET", Path("rooms", room, "messages")+Query("dir", "b", "filter", M{"types": []string{"m.room.message"}}), nil).At("chunk", "0", "content")
+			latest := alice.OK("GET", Path("rooms", room, "messages")+Query("dir", "b", "filter", M{"types": []string{"m.room.message"}}), nil).At("chunk").Get("0.content")
 			if latest.Get("body").Str != text || latest.Get("msgtype").Str != "m.server_notice" {
 				t.Errorf("the latest notice is %s", latest.Raw)
 			}
