@@ -2,6 +2,11 @@
 // matrix-js-sdk (folder jssdk) in Node. Two users register, sign in, make a room, chat, edit, react, redact, type,
 // read and scroll back, and each must see all that the other did.
 //
+// TestEncryption lets both of them talk in encrypted rooms, on one server and across two, which run as processes of their own and
+// are killed in the middle: cross-signing, verification by numbers, key backup, secret storage, and new devices that open
+// it with the recovery key and read all that was said. mautrix-go has its crypto in Go under the build tag goolm; without it
+// this test is left out. MYELIN_TEST_CLIENT_BINARY names a program to run instead of one that is built from this source.
+//
 // It owns those scenarios and what they need to run: the lock file of the JavaScript packages, which ".ci/run"
 // installs with "npm ci". Both run on both engines. Without Node and the packages that half is skipped with
 // a line that says what is missing, or fails where MYELIN_REQUIRE=all.
