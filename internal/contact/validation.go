@@ -144,7 +144,7 @@ func (r TokenRequest) check() (string, error) {
 
 // ParseEmail reads an e-mail address, in the form in which addresses are compared. It answers M_INVALID_PARAM.
 //
-// Spec: appendices E-mail address
+// Spec: appendices E-Mail
 func ParseEmail(s string) (string, error) {
 	a, err := mail.ParseAddress(s)
 	if err != nil || a.Name != "" || a.Address != s || len(s) > maxAddress || strings.ContainsAny(s, "\r\n\x00<>\"") {

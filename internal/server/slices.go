@@ -147,11 +147,9 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	}
 
 	// notice
-	s.notices, err = notice.Open(ctx, notice.Config{DB: s.db, Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms})
-	if err != nil {
+	if err := s.openNotices(ctx); err != nil {
 		return err
 	}
-	s.notify = s.notices.Send
 
 	s.openClientAPI(version)
 
@@ -162,6 +160,15 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.background = work.New(work.Config{DB: s.db, Bus: s.bus, Log: s.log, Node: node})
 	s.closers = append(s.closers, func() error { s.background.Stop(); return nil })
 	return nil
+}
+
+// openNotices opens what tells users something in the server's name.
+func (s *Server) openNotices(ctx context.Context) (err error) {
+	s.notices, err = notice.Open(ctx, notice.Config{DB: s.db, Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms})
+	if err == nil {
+		s.notify = s.notices.Send
+	}
+	return err
 }
 
 // openClientAPI builds the API for clients on top of everything else.
