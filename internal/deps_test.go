@@ -24,6 +24,7 @@ var dependencies = []struct {
 	{"go.yaml.in/yaml/v3", false, "reads registration files of application services, which are YAML as other programs write it"},
 	{"golang.org/x/crypto", false, "Argon2id, which the standard library lacks"},
 	{"golang.org/x/image", false, "decodes WebP, which the standard library lacks"},
+	{"golang.org/x/net", false, "reads HTML in any charset as browsers do, for previews of links"},
 	{"golang.org/x/sync", false, "groups of goroutines that stop together, and single flights"},
 	{"golang.org/x/sys", false, "file locks and terminal control per operating system"},
 	{"golang.org/x/term", false, "asks for a password without echo"},

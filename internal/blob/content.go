@@ -47,6 +47,14 @@ func (c *Content) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadAt reads what was written.
+func (c *Content) ReadAt(p []byte, at int64) (int, error) {
+	if c.file == nil {
+		return 0, errors.New("read media: the content has ended")
+	}
+	return c.file.ReadAt(p, at)
+}
+
 // Size is the number of bytes written.
 func (c *Content) Size() int64 { return c.size }
 

@@ -9,6 +9,7 @@ import (
 
 	"myelin/internal/media"
 	"myelin/internal/web"
+	"myelin/matrix/mxerr"
 )
 
 // mediaRoutes is the chapter on files.
@@ -25,6 +26,9 @@ func (a *API) mediaRoutes() []web.Route {
 		{Method: "GET", Path: v1 + "/download/{serverName}/{mediaId}", Op: "getContentAuthed", Auth: web.Guest, Handle: a.download},
 		{Method: "GET", Path: v1 + "/download/{serverName}/{mediaId}/{fileName}", Op: "getContentOverrideNameAuthed", Auth: web.Guest, Handle: a.download},
 		{Method: "GET", Path: v1 + "/thumbnail/{serverName}/{mediaId}", Op: "getContentThumbnailAuthed", Auth: web.Guest, Handle: a.thumbnail},
+		{Method: "GET", Path: v1 + "/preview_url", Op: "getUrlPreviewAuthed", Rate: web.RateHeavy, Handle: a.previewPage},
+		{Method: "GET", Path: "/_matrix/media/v3/preview_url", Op: "getUrlPreview", Rate: web.RateHeavy, Handle: a.previewPage},
+		{Method: "GET", Path: "/_matrix/media/r0/preview_url", Op: "getUrlPreview", Rate: web.RateHeavy, Handle: a.previewPage},
 	}, a.LegacyMediaRoutes()...)
 }
 
@@ -136,6 +140,23 @@ func (a *API) thumbnail(ctx context.Context, r *web.Request) (*web.Response, err
 		return nil, mediaError(err)
 	}
 	return serveFile(r, f), nil
+}
+
+// Spec: cs getUrlPreviewAuthed
+// Spec: cs getUrlPreview
+func (a *API) previewPage(ctx context.Context, r *web.Request) (*web.Response, error) {
+	if !r.HasQuery("url") {
+		return nil, mxerr.MissingParam("The query parameter \"url\" is missing.")
+	}
+	at, err := media.ParseTime(r.Query("ts"))
+	if err != nil {
+		return nil, err
+	}
+	preview, err := a.Media.Preview(ctx, r.Caller.User, r.Query("url"), at)
+	if err != nil {
+		return nil, err
+	}
+	return web.JSON(preview), nil
 }
 
 // wanted reads which file is wanted, and under which conditions.

@@ -78,6 +78,12 @@ func (c *Config) check() []problem {
 			wrong(size.key, "%s is too little for any file; write a size such as 50MiB", size.value)
 		}
 	}
+	oneOf("media.previews", c.Media.Previews, "on", "off")
+	for _, s := range c.Media.PreviewNetworks {
+		if _, err := parseNetwork(s); err != nil {
+			wrong("media.preview_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
+		}
+	}
 	if c.Support.MatrixID != "" {
 		if _, err := id.ParseUserID(c.Support.MatrixID); err != nil {
 			wrong("support.matrix_id", "%v; write a user ID such as @admin:example.org", err)
@@ -169,6 +175,9 @@ func (c *Config) BaseURL(listening net.Addr) string {
 	}
 	return "http://" + net.JoinHostPort(host, port)
 }
+
+// Networks is media.preview_networks, parsed.
+func (m *Media) Networks() []netip.Prefix { return networks(m.PreviewNetworks) }
 
 // ProxyNetworks is trusted_proxies, parsed.
 func (c *Config) ProxyNetworks() []netip.Prefix { return networks(c.TrustedProxies) }

@@ -243,6 +243,21 @@ type Media struct {
 	// How much space thumbnails may take. They are made again when they are needed.
 	ThumbnailCache Size `toml:"thumbnail_cache"`
 
+	// How much space all files of one user may take, such as "5GiB". Whoever has that much can't upload more. "0" means any amount.
+	UserQuota Size `toml:"user_quota"`
+
+	// Whether clients get previews of the links that users post: "on" or "off". This server then asks the pages that
+	// links lead to, so that clients need not show themselves to them. Clients do not ask for previews of links in encrypted
+	// rooms unless their users want it, since this server learns of the link.
+	Previews string `toml:"previews"`
+
+	// Addresses or networks (10.0.0.0/8) of private, local or reserved ranges whose pages may be previewed. No page in
+	// these ranges is asked otherwise, whatever names or redirects lead there.
+	PreviewNetworks []string `toml:"preview_networks"`
+
+	// How much space previews may take, with their images. The oldest are deleted first, and all that are older than a week.
+	PreviewCache Size `toml:"preview_cache"`
+
 	// Whether files can also be had through the old endpoints (/_matrix/media/v3/download), which ask for no
 	// access token: anybody who knows a file's address gets it. For clients and servers that know no others. What is
 	// stored while this is true can be had that way later, too; what is stored while it is false cannot.
@@ -301,7 +316,7 @@ func Default() *Config {
 		Turn:               Turn{Lifetime: Duration(24 * time.Hour)},
 		Media: Media{
 			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),
-			ThumbnailCache: 2 << 30,
+			ThumbnailCache: 2 << 30, Previews: "on", PreviewCache: 1 << 30,
 		},
 		Log: Log{Level: "info", Format: "text", Requests: "on"},
 	}

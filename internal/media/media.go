@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
@@ -30,6 +32,10 @@ type Config struct {
 	Client *fedclient.Client // nil: there are no other servers
 	Log    *slog.Logger      // nil discards
 	Limits Limits
+	// Web asks for pages and images of the web, and connects to no private address. nil: there are no previews.
+	Web http.RoundTripper
+	// Agent is what this server calls itself there.
+	Agent string
 	// Legacy says that the old endpoints are open: what is stored now can be had through them.
 	Legacy bool
 }
@@ -40,6 +46,10 @@ type Limits struct {
 	Upload, Remote int64
 	// RemoteCache and Thumbnails are how much space copies and thumbnails may take.
 	RemoteCache, Thumbnails int64
+	// Previews is how much space previews of pages may take, with their images.
+	Previews int64
+	// PerUser is how much all files of a user may take; 0 means any amount.
+	PerUser int64
 	// RemoteAge is how long a copy is kept that nobody asks for; 0 means for ever.
 	RemoteAge time.Duration
 }
@@ -53,11 +63,17 @@ type Media struct {
 	log    *slog.Logger
 	limits Limits
 	legacy bool
+	web    http.RoundTripper
+	agent  string
 
 	arrivals arrivals
 	touched  touched
 	flights  singleflight.Group
-	gate     gate
+	// fetches are those from other servers, by server; previewers those of pages, by the user who wants to see them.
+	fetches    gate[id.ServerName]
+	previewers gate[id.UserID]
+	// failures are pages of which there was no preview a moment ago, by the hash of their URL.
+	failures *otter.Cache[[32]byte, failure]
 	// decoding is how many bytes images may take at once.
 	decoding *semaphore.Weighted
 	// stored is how many bytes of copies and thumbnails came since they were last counted, and full is told when that is much.
@@ -78,8 +94,11 @@ func Open(ctx context.Context, c Config) (*Media, error) {
 		return nil, fmt.Errorf("prepare the tables of media: %w", err)
 	}
 	m := &Media{
-		db: c.DB, ours: c.Ours, blobs: c.Blobs, client: c.Client, log: c.Log, limits: c.Limits, legacy: c.Legacy,
-		decoding: semaphore.NewWeighted(maxDecoding), full: make(chan struct{}, 1),
+		db: c.DB, ours: c.Ours, blobs: c.Blobs, client: c.Client, log: c.Log, limits: c.Limits, legacy: c.Legacy, web: c.Web, agent: c.Agent,
+		fetches:    gate[id.ServerName]{most: maxFetches, each: maxFetchesPerServer},
+		previewers: gate[id.UserID]{most: maxPreviews, each: maxPreviewsPerUser},
+		failures:   otter.Must(&otter.Options[[32]byte, failure]{MaximumSize: maxFailures}),
+		decoding:   semaphore.NewWeighted(maxDecoding), full: make(chan struct{}, 1),
 	}
 	m.ctx, m.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return m, nil
@@ -155,12 +174,20 @@ func (m *Media) Download(ctx context.Context, w Want) (*File, error) {
 	return m.open(ctx, f)
 }
 
-// locate finds a file, or gets it.
-func (m *Media) locate(ctx context.Context, w Want) (*row, error) {
+// locate finds a file, or gets it. What is in quarantine is nowhere.
+func (m *Media) locate(ctx context.Context, w Want) (f *row, err error) {
 	if m.ours.Is(w.Server) {
-		return m.await(ctx, w)
+		f, err = m.await(ctx, w)
+	} else {
+		f, err = m.remote(ctx, w)
 	}
-	return m.remote(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.free(ctx, w.URI, f.hash[:]); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 func (m *Media) open(ctx context.Context, f *row) (*File, error) {

@@ -324,7 +324,7 @@ func TestNotPermitted(t *testing.T) {
 
 // TestGate: no server has more than its share of fetches, and who leaves lets the next one in.
 func TestGate(t *testing.T) {
-	var g gate
+	g := gate[id.ServerName]{most: maxFetches, each: maxFetchesPerServer}
 	for range maxFetchesPerServer {
 		if err := g.enter(t.Context(), "a.example"); err != nil {
 			t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"myelin/internal/blob"
 	"myelin/internal/fedclient"
 	"myelin/internal/sqldb"
-	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
 
@@ -52,6 +51,9 @@ func (m *Media) remote(ctx context.Context, w Want) (*row, error) {
 	if f == nil {
 		if !w.Remote || m.client == nil || w.Legacy && !m.legacy {
 			return nil, errNoFile
+		}
+		if err := m.free(ctx, w.URI, nil); err != nil {
+			return nil, err
 		}
 		if f, err = m.fetchOnce(ctx, w); err != nil {
 			return nil, err
@@ -108,10 +110,10 @@ func once[T any](ctx context.Context, m *Media, name string, do func() (T, error
 
 // Spec: ss Content Repository
 func (m *Media) fetch(ctx context.Context, w Want) (*row, error) {
-	if err := m.gate.enter(ctx, w.Server); err != nil {
+	if err := m.fetches.enter(ctx, w.Server); err != nil {
 		return nil, err
 	}
-	defer m.gate.leave(w.Server)
+	defer m.fetches.leave(w.Server)
 	wait := min(max(w.Wait, time.Millisecond), maxWait)
 	in, err := m.client.Download(ctx, fedclient.Call{Origin: w.Asker, Destination: w.Server}, w.ID, wait, m.limits.Remote)
 	if err != nil {
@@ -170,23 +172,25 @@ func fetchError(u URI, err error) error {
 	return fmt.Errorf("fetch %s: %w", u, err)
 }
 
-// gate bounds the fetches under way. Who waits leaves with its context.
-type gate struct {
+// gate bounds what is under way: all of it, and for each of those who share it. Who waits leaves with its context.
+type gate[K comparable] struct {
+	most, each int
+
 	mu     sync.Mutex // guards what follows
 	all    int
-	of     map[id.ServerName]int
+	of     map[K]int
 	change chan struct{} // closed when somebody leaves
 }
 
-func (g *gate) enter(ctx context.Context, server id.ServerName) error {
+func (g *gate[K]) enter(ctx context.Context, who K) error {
 	for {
 		g.mu.Lock()
 		if g.of == nil {
-			g.of, g.change = make(map[id.ServerName]int), make(chan struct{})
+			g.of, g.change = make(map[K]int), make(chan struct{})
 		}
-		if g.all < maxFetches && g.of[server] < maxFetchesPerServer {
+		if g.all < g.most && g.of[who] < g.each {
 			g.all++
-			g.of[server]++
+			g.of[who]++
 			g.mu.Unlock()
 			return nil
 		}
@@ -200,12 +204,12 @@ func (g *gate) enter(ctx context.Context, server id.ServerName) error {
 	}
 }
 
-func (g *gate) leave(server id.ServerName) {
+func (g *gate[K]) leave(who K) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.all--
-	if g.of[server]--; g.of[server] == 0 {
-		delete(g.of, server)
+	if g.of[who]--; g.of[who] == 0 {
+		delete(g.of, who)
 	}
 	close(g.change)
 	g.change = make(chan struct{})

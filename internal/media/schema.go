@@ -9,6 +9,10 @@ import (
 // Times are in milliseconds since the epoch and sizes in bytes. In media, hash is NULL as long as nothing was uploaded; expires is when a promised address
 // ends, 0 once it is used. legacy says whether the old endpoints were open when the content was stored. used is when a copy or a thumbnail was last asked for, give or
 // take an hour. source is the hash of the image that a thumbnail was made of.
+//
+// media_use counts what each user has in media. In media_quarantine, hash is NULL where the file was not known here. A row of url_previews is what a page said at
+// some time; url_hash is the SHA-256 of its URL, answer the JSON that clients get, size that of the answer and of the image together. server and media_id are the address of
+// the image, which is a row of media without a user; empty where there is none.
 var migrations = []sqldb.Migration{{Slice: "media", Version: 1, SQL: `
 	CREATE TABLE media (
 		server TEXT NOT NULL,
@@ -51,6 +55,33 @@ var migrations = []sqldb.Migration{{Slice: "media", Version: 1, SQL: `
 		PRIMARY KEY (source, width, height, method)
 	);
 	CREATE INDEX thumbnails_by_use ON thumbnails (used);
+`}, {Slice: "media", Version: 2, SQL: `
+	CREATE TABLE media_use (
+		user_id TEXT NOT NULL PRIMARY KEY,
+		bytes BIGINT NOT NULL,
+		files BIGINT NOT NULL
+	);
+	INSERT INTO media_use (user_id, bytes, files)
+		SELECT user_id, CAST(SUM(size) AS BIGINT), COUNT(*) FROM media WHERE hash IS NOT NULL GROUP BY user_id;
+	CREATE INDEX media_by_user ON media (user_id, media_id) WHERE hash IS NOT NULL;
+	CREATE TABLE media_quarantine (
+		server TEXT NOT NULL,
+		media_id TEXT NOT NULL,
+		hash BLOB,
+		at BIGINT NOT NULL,
+		PRIMARY KEY (server, media_id)
+	);
+	CREATE INDEX media_quarantine_by_hash ON media_quarantine (hash) WHERE hash IS NOT NULL;
+	CREATE TABLE url_previews (
+		url_hash BLOB NOT NULL,
+		at BIGINT NOT NULL,
+		answer BLOB NOT NULL,
+		size BIGINT NOT NULL,
+		server TEXT NOT NULL,
+		media_id TEXT NOT NULL,
+		PRIMARY KEY (url_hash, at)
+	);
+	CREATE INDEX url_previews_by_age ON url_previews (at);
 `}}
 
 // URI is the address of a file.

@@ -33,7 +33,7 @@ var (
 
 // grew counts what was stored, and has the caches trimmed when it is much.
 func (m *Media) grew(size int64) {
-	if m.stored.Add(size) < min(m.limits.RemoteCache, m.limits.Thumbnails)/trimPart {
+	if m.stored.Add(size) < min(m.limits.RemoteCache, m.limits.Thumbnails, m.limits.Previews)/trimPart {
 		return
 	}
 	select {
@@ -56,8 +56,8 @@ func (m *Media) KeepTrim(ctx context.Context) error {
 	}
 }
 
-// Trim deletes the copies that nobody asked for in a long time, and of copies and of thumbnails those not asked for the longest, until the
-// rest fits.
+// Trim deletes the copies that nobody asked for in a long time and the previews that are old, and of copies and of thumbnails those not asked for the longest and
+// of previews the oldest, until the rest fits.
 func (m *Media) Trim(ctx context.Context) error {
 	m.stored.Store(0)
 	expired := int64(0)
@@ -67,6 +67,9 @@ func (m *Media) Trim(ctx context.Context) error {
 	if err := m.trim(ctx, sqlCopies, m.limits.RemoteCache, func(tx *sqldb.Tx, excess int64) ([]blob.Hash, int64, error) {
 		return dropCopies(tx, excess, expired)
 	}); err != nil {
+		return err
+	}
+	if err := m.trim(ctx, sqlPreviews, m.limits.Previews, dropPreviews); err != nil {
 		return err
 	}
 	return m.trim(ctx, sqlThumbnails, m.limits.Thumbnails, dropThumbnails)
@@ -83,7 +86,7 @@ func (m *Media) trim(ctx context.Context, count *sqldb.Stmt, limit int64, drop f
 		var freed int64
 		err = m.blobs.Drop(ctx, func(tx *sqldb.Tx) (gone []blob.Hash, err error) {
 			gone, freed, err = drop(tx, total-limit)
-			more = len(gone) > 0
+			more = len(gone) > 0 || freed > 0 // a preview may be without an image
 			return gone, err
 		})
 		total -= freed

@@ -37,6 +37,11 @@ var (
 	sqlFulfil = sqldb.SQL(`UPDATE media SET hash = $3, size = $4, content_type = $5, name = $6, at = $7, expires = 0, legacy = $8
 		WHERE server = $1 AND media_id = $2 AND hash IS NULL AND expires > $7`)
 
+	sqlCharge = sqldb.SQL(`INSERT INTO media_use (user_id, bytes, files) VALUES ($1, $2, 1)
+		ON CONFLICT (user_id) DO UPDATE SET bytes = media_use.bytes + excluded.bytes, files = media_use.files + 1`)
+
+	sqlUse = sqldb.SQL(`SELECT bytes FROM media_use WHERE user_id = $1`)
+
 	sqlExpire = sqldb.SQL(`DELETE FROM media WHERE hash IS NULL AND expires <= $1`)
 )
 
@@ -55,6 +60,9 @@ func (m *Media) Upload(ctx context.Context, up Upload) (URI, error) {
 	if err := checkName(up.Name); err != nil {
 		return URI{}, err
 	}
+	if err := m.mayUpload(ctx, up.User); err != nil {
+		return URI{}, err
+	}
 	c, err := m.receive(up.Body, m.limits.Upload)
 	if err != nil {
 		return URI{}, err
@@ -63,12 +71,54 @@ func (m *Media) Upload(ctx context.Context, up Upload) (URI, error) {
 	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
 		h := c.Hash()
 		_, err := tx.Exec(sqlAdd, u.Server, u.ID, up.User, h[:], c.Size(), cleanType(up.ContentType), up.Name, time.Now().UnixMilli(), m.legacy)
-		return err
+		if err != nil {
+			return err
+		}
+		return m.charge(tx, up.User, c.Size())
 	})
 	if err != nil {
 		return URI{}, fmt.Errorf("keep an upload of %s: %w", up.User, err)
 	}
 	return u, nil
+}
+
+// charge counts a file that a user uploads, and refuses it where they have too much then.
+func (m *Media) charge(tx *sqldb.Tx, user id.UserID, size int64) error {
+	if _, err := tx.Exec(sqlCharge, user, size); err != nil || m.limits.PerUser <= 0 {
+		return err
+	}
+	var used int64
+	if _, err := tx.Get(sqlUse, []any{user}, &used); err != nil {
+		return err
+	}
+	if used > m.limits.PerUser {
+		return m.noSpace()
+	}
+	return nil
+}
+
+// mayUpload refuses whom no file could be taken from, before it is all sent.
+func (m *Media) mayUpload(ctx context.Context, user id.UserID) error {
+	if m.limits.PerUser <= 0 {
+		return nil
+	}
+	var used int64
+	err := m.db.Read(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Get(sqlUse, []any{user}, &used)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look up what %s uploaded: %w", user, err)
+	}
+	if used >= m.limits.PerUser {
+		return m.noSpace()
+	}
+	return nil
+}
+
+// Spec: cs uploadContent
+func (m *Media) noSpace() error {
+	return mxerr.Forbidden("The files of a user may have %d bytes together here. Yours would have more.", m.limits.PerUser)
 }
 
 // receive stores bytes as they come.
@@ -126,6 +176,9 @@ func (m *Media) Fulfil(ctx context.Context, u URI, up Upload) error {
 	if err := m.mayFulfil(u, f, up.User, time.Now()); err != nil {
 		return err
 	}
+	if err := m.mayUpload(ctx, up.User); err != nil {
+		return err
+	}
 	c, err := m.receive(up.Body, m.limits.Upload)
 	if err != nil {
 		return err
@@ -133,8 +186,11 @@ func (m *Media) Fulfil(ctx context.Context, u URI, up Upload) error {
 	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
 		h, now := c.Hash(), time.Now()
 		n, err := tx.Exec(sqlFulfil, u.Server, u.ID, h[:], c.Size(), cleanType(up.ContentType), up.Name, now.UnixMilli(), m.legacy)
-		if err != nil || n == 1 {
+		if err != nil {
 			return err
+		}
+		if n == 1 {
+			return m.charge(tx, up.User, c.Size())
 		}
 		f, err := findTx(tx, u)
 		if err != nil {

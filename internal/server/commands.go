@@ -106,7 +106,7 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodGet, Path: "/reports", Op: "listReports", Handle: k.listReports},
 		{Method: http.MethodDelete, Path: "/reports/{number}", Op: "deleteReport", Handle: k.deleteReport},
 	}
-	routes = append(routes, k.appserviceCommands()...)
+	routes = append(append(routes, k.appserviceCommands()...), k.mediaCommands()...)
 	for i := range routes {
 		routes[i].Auth, routes[i].Rate = web.None, web.RateNone
 	}

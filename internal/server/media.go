@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"myelin/internal/blob"
+	"myelin/internal/fedclient"
 	"myelin/internal/media"
 	"myelin/internal/work"
 )
@@ -22,18 +23,21 @@ func (s *Server) openMedia(ctx context.Context) (err error) {
 	if s.blobs, err = blob.Open(ctx, blob.Config{DB: s.db, Folder: c.MediaFolder(), Log: s.log}); err != nil {
 		return fmt.Errorf("media.folder: %w", err)
 	}
-	client := s.client
-	if !c.Federation.Enabled {
-		client = nil
-	}
-	s.media, err = media.Open(ctx, media.Config{
-		DB: s.db, Ours: s.ours, Blobs: s.blobs, Client: client, Log: s.log, Legacy: c.Media.LegacyUnauthenticated,
+	own := media.Config{
+		DB: s.db, Ours: s.ours, Blobs: s.blobs, Client: s.client, Log: s.log, Agent: "Myelin/" + s.own.Version, Legacy: c.Media.LegacyUnauthenticated,
 		Limits: media.Limits{
 			Upload: int64(c.Media.MaxUpload), Remote: int64(c.Media.MaxRemote), RemoteCache: int64(c.Media.RemoteCache),
-			RemoteAge: time.Duration(c.Media.RemoteCacheAge), Thumbnails: int64(c.Media.ThumbnailCache),
+			RemoteAge: time.Duration(c.Media.RemoteCacheAge), Thumbnails: int64(c.Media.ThumbnailCache), Previews: int64(c.Media.PreviewCache),
+			PerUser: int64(c.Media.UserQuota),
 		},
-	})
-	if err != nil {
+	}
+	if !c.Federation.Enabled {
+		own.Client = nil
+	}
+	if c.Media.Previews == "on" {
+		own.Web = fedclient.Outbound{Dial: s.own.Dial, Lookup: s.own.Resolver, AllowNetworks: c.Media.Networks()}.Browser()
+	}
+	if s.media, err = media.Open(ctx, own); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, func() error { s.media.Close(); return nil })

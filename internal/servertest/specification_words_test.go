@@ -209,6 +209,8 @@ var refusedWhole = map[string][]string{
 	// What is uploaded today is not to be had without a token.
 	"getContent": {"M_NOT_FOUND"}, "getContentOverrideName": {"M_NOT_FOUND"}, "getContentThumbnail": {"M_NOT_FOUND"},
 	"getProtocolMetadata": {"M_NOT_FOUND"},
+	// The page is at a private address.
+	"getUrlPreview": {"M_FORBIDDEN"}, "getUrlPreviewAuthed": {"M_FORBIDDEN"},
 }
 
 // mayLack are required parts without which an operation is answered all the same: "getEvents" shares its path with the listening to
@@ -233,8 +235,6 @@ var unserved = map[string]string{
 	"getRelatingEventsWithRelType": "not built",
 	"getRelatingEventsWithRelTypeAndEventType": "not built",
 	"getThreadRoots":          "not built",
-	"getUrlPreview":           "not built",
-	"getUrlPreviewAuthed":     "not built",
 	"getWellknownPolicy":      "not built",
 	"pingAppservice":          "not built",
 	"post3PIDs":               "not built",
