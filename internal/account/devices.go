@@ -162,6 +162,49 @@ func (a *Accounts) DeleteDevices(ctx context.Context, user id.UserID, devices ..
 	})
 }
 
+// ReplaceDevice makes a device that nobody is signed in on, in the place of the one that old names, which goes; the empty name stands for none.
+// The transaction is the same for both and for what then writes. An ID that another device has is M_INVALID_PARAM.
+//
+// MSC3814: dehydrated devices with SSSS
+func (a *Accounts) ReplaceDevice(
+	ctx context.Context, user id.UserID, device id.DeviceID, name string, old func(*sqldb.Tx) (id.DeviceID, error), then func(*sqldb.Tx) error,
+) error {
+	if err := checkIdentifier("device ID", string(device)); err != nil {
+		return mxerr.InvalidParam("%v.", err)
+	}
+	name = text(name, maxNameRunes)
+	return a.change(ctx, func(tx *sqldb.Tx, c *changes) error {
+		gone, err := old(tx)
+		if err != nil {
+			return err
+		}
+		if gone != "" {
+			if err := a.deleteDevices(tx, c, user, []id.DeviceID{gone}); err != nil {
+				return err
+			}
+			if c.pos, err = tx.Pos(); err != nil { // other servers are told of the two one after the other
+				return err
+			}
+		}
+		var known Device
+		taken := false
+		err = tx.Query(sqlDevice, func(r *sqldb.Row) error {
+			taken = true
+			return scanDevice(r, &known)
+		}, user, device)
+		switch {
+		case err != nil:
+			return fmt.Errorf("load device of %s: %w", user, err)
+		case taken:
+			return mxerr.InvalidParam("You have a device with this ID.")
+		}
+		if err := a.openDevice(tx, c, user, device, name); err != nil {
+			return err
+		}
+		return then(tx)
+	})
+}
+
 // deleteDevices is the only way that devices go. All of them share the transaction's position.
 func (a *Accounts) deleteDevices(tx *sqldb.Tx, c *changes, user id.UserID, devices []id.DeviceID) error {
 	var gone []DeviceChange

@@ -35,6 +35,7 @@ func (a *API) Routes() []web.Route {
 		a.readingRoutes(),
 		a.relationRoutes(),
 		a.threadSubscriptionRoutes(),
+		a.dehydratedRoutes(),
 		a.reportRoutes(),
 		a.directoryRoutes(),
 		a.spaceRoutes(),

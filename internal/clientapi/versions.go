@@ -28,6 +28,7 @@ var supported = web.JSON(map[string]any{
 	},
 	"unstable_features": map[string]bool{
 		"org.matrix.msc3391": true, // deletion of account data
+		"org.matrix.msc3814": true, // dehydrated devices
 		"org.matrix.msc4140": true, // delayed events
 		"org.matrix.msc4143": true, // transports of calls
 		"org.matrix.msc4155": true, // filtering invites

@@ -5,7 +5,7 @@
 // # Owns
 //
 // The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists,
-// key_outbox, device_inbox, device_txns, messages_seen, cross_keys, key_signatures, backups and backup_keys; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
+// key_outbox, device_inbox, device_txns, messages_seen, cross_keys, key_signatures, backups, backup_keys and dehydrated_devices; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
 //
 // # Invariants
 //
@@ -17,7 +17,7 @@
 //   - A change of a device's identity keys takes its one-time keys with it: their signatures were made by the old ones.
 //   - What is signed by a key that is known here is stored only if the signature is right. Clients check everything again.
 //   - A message to a device is in its inbox, or written down for its server, before it is acknowledged, and has a place in the order of the
-//     stream. It is deleted when the device asks for what comes after it, and at no other time but when the inbox is full.
+//     stream. It is deleted when the device asks for what comes after it, and at no other time but when the inbox is full. What a dehydrated device has stays until that goes.
 //   - Others see the signatures that a user made of the user's own keys. What somebody signed of somebody else they see alone.
 //   - A cross-signing key has no device's ID, and no device the ID of such a key. A new key takes what the old one signed with it.
 //   - Keys are added to the current backup only, and the better one of two stays. What is deleted doesn't come back under its version.

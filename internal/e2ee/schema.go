@@ -26,6 +26,8 @@ import (
 //
 // cross_keys has the cross-signing keys of our users, and with remote_lists those of others. key_signatures has what our users signed: the target is
 // a user, whose key is named by a device or by itself. A row of backups stays when the backup is deleted, so that no version comes twice. told_lists.signing is the position of the cross-signing keys that a server knows.
+//
+// dehydrated_devices says which device of a user is dehydrated, with what its user's client needs to take it over.
 var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 	CREATE TABLE crypto_devices (
 		user_id TEXT NOT NULL,
@@ -183,6 +185,12 @@ var migrations = []sqldb.Migration{{Slice: "e2ee", Version: 1, SQL: `
 `}, {Slice: "e2ee", Version: 7, SQL: `
 	CREATE INDEX device_inbox_by_pos ON device_inbox (pos);
 	CREATE INDEX crypto_notes_by_pos ON crypto_notes (pos);
+`}, {Slice: "e2ee", Version: 8, SQL: `
+	CREATE TABLE dehydrated_devices (
+		user_id TEXT NOT NULL PRIMARY KEY,
+		device_id TEXT NOT NULL,
+		data TEXT NOT NULL
+	);
 `}}
 
 // Migrations make the tables. Those of package account have to be there before.
@@ -245,7 +253,7 @@ func Deactivated(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID, _ bool) error {
 
 func dropDevice(tx *sqldb.Tx, user id.UserID, device id.DeviceID) {
 	tx.Queue(stmtDropDeviceSigned, user, device)
-	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote, stmtDropInbox} {
+	for _, s := range []*sqldb.Stmt{stmtDropDevice, stmtDropOneTime, stmtDropFallbacks, stmtDropNote, stmtDropInbox, stmtDropDehydrated} {
 		tx.Queue(s, user, device)
 	}
 }

@@ -21,6 +21,14 @@ type keyring struct {
 // encrypts gives a client's device keys, and uploads them with some one-time keys.
 func (c *Client) encrypts(oneTimeKeys int) *keyring {
 	c.tb.Helper()
+	k := c.keyring()
+	k.OK("POST", "keys/upload", M{"device_keys": k.identity(), "one_time_keys": k.oneTime(0, oneTimeKeys)})
+	return k
+}
+
+// keyring makes the keys of a client's device.
+func (c *Client) keyring() *keyring {
+	c.tb.Helper()
 	seed := make([]byte, ed25519.SeedSize)
 	copy(seed, c.Device+c.User)
 	key, err := sign.FromSeed("ed25519:x", seed)
@@ -28,9 +36,7 @@ func (c *Client) encrypts(oneTimeKeys int) *keyring {
 		c.tb.Fatal(err)
 	}
 	key.ID = sign.KeyID("ed25519:" + c.Device)
-	k := &keyring{c, key}
-	k.OK("POST", "keys/upload", M{"device_keys": k.identity(), "one_time_keys": k.oneTime(0, oneTimeKeys)})
-	return k
+	return &keyring{c, key}
 }
 
 // signed signs an object as the client's user.
