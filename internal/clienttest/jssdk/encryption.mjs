@@ -75,6 +75,10 @@ class Device {
             this.requests.push(request);
             this.client.emit("requested");
         });
+        this.client.on(ClientEvent.ReceivedToDeviceMessage, ({ message }) => {
+            this.authenticated ||= message.type === "m.key.verification.mac";
+            this.client.emit("received");
+        });
         await this.client.startClient({ initialSyncLimit: 8, lazyLoadMembers: true });
         await until(this.client, [ClientEvent.Sync], "the first sync", () => this.client.isInitialSyncComplete());
         return { user: answer.user_id, device: answer.device_id };
@@ -240,7 +244,10 @@ class Device {
         return this.shown.sas.decimal.join(" ");
     }
 
+    // With messages to devices the other must have confirmed first. Else both of the messages that end the verification may be on their way
+    // at once, of which the library sends the second without having an answer to the first.
     async confirm() {
+        if (!this.verification.roomId) await until(this.client, ["received"], "the other's confirmation", () => this.authenticated);
         await this.shown.confirm();
         await this.done;
     }
