@@ -16,13 +16,7 @@ const plainTimeout = 4 * time.Second
 // Browser returns a transport for pages of the web: HTTPS and plain HTTP, with no private address unless it is allowed, whatever names or
 // redirects lead there. It keeps no connections, since a page is seldom asked for twice, and uses no proxy.
 func (o Outbound) Browser() *http.Transport {
-	c := &Client{guard: guard{allow: o.AllowNetworks}, lookup: o.Lookup, dialTo: o.Dial, ctx: context.Background()}
-	if c.lookup == nil {
-		c.lookup = net.DefaultResolver
-	}
-	if c.dialTo == nil {
-		c.dialTo = (&net.Dialer{Timeout: connectTimeout, KeepAlive: -1}).DialContext
-	}
+	c := o.client()
 	t := c.transport(o.Roots)
 	t.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dialPlain(ctx, addr) }
 	t.DisableKeepAlives = true

@@ -21,7 +21,10 @@ type Outbound struct {
 }
 
 // Transport returns a transport that speaks HTTPS only, and connects to no private address unless it is allowed, whatever names lead there.
-func (o Outbound) Transport() *http.Transport {
+func (o Outbound) Transport() *http.Transport { return o.client().transport(o.Roots) }
+
+// client is one for its guard and its way of connecting only.
+func (o Outbound) client() *Client {
 	c := &Client{guard: guard{allow: o.AllowNetworks}, lookup: o.Lookup, dialTo: o.Dial, ctx: context.Background()}
 	if c.lookup == nil {
 		c.lookup = net.DefaultResolver
@@ -30,5 +33,5 @@ func (o Outbound) Transport() *http.Transport {
 		dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}
 		c.dialTo = dialer.DialContext
 	}
-	return c.transport(o.Roots)
+	return c
 }

@@ -18,6 +18,8 @@ import (
 const (
 	// maxDecoding bounds the memory of all images that are decoded at once, in bytes.
 	maxDecoding = 360 << 20
+	// largeImage is an image whose memory is given back before another one may take it, in bytes.
+	largeImage = 64 << 20
 	// maxSide bounds either side of an image in pixels.
 	maxSide = 1 << 16
 	// maxScans bounds how often a JPEG may paint over itself. Each time costs as much as decoding the whole, and takes a few bytes to ask for.
@@ -112,6 +114,10 @@ func inspectHead(head []byte) (p picture, ok bool) {
 	p.memory = int64(p.width) * int64(p.height) * perPixel
 	return p, true
 }
+
+// share is what decoding the image takes of maxDecoding: three times its memory, since what is done with lies there until the
+// next collection, which comes when there is as much of it as of what is in use.
+func (p picture) share() int64 { return min(3*p.memory, maxDecoding) }
 
 // upright returns the sides of the image as it is seen.
 func (p picture) upright() (width, height int) {

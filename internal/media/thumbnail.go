@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -182,11 +183,15 @@ func (m *Media) makeThumbnail(ctx context.Context, source blob.Hash, size Size) 
 	if picture.memory > maxDecoding {
 		return nil, ErrTooManyPixels
 	}
-	if err := m.decoding.Acquire(ctx, picture.memory); err != nil {
+	share := picture.share()
+	if err := m.decoding.Acquire(ctx, share); err != nil {
 		return nil, fmt.Errorf("wait for other images: %w", err)
 	}
 	small, err := picture.shrink(in, size)
-	m.decoding.Release(picture.memory)
+	if picture.memory > largeImage {
+		runtime.GC() // Otherwise it would lie there beside the next one.
+	}
+	m.decoding.Release(share)
 	if err != nil {
 		return nil, err
 	}
