@@ -122,7 +122,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	}
 	s.syncer = syncer.New(syncer.Config{
 		Bus: s.bus, Graph: s.graph, View: s.view, Accounts: s.accounts, DB: s.db, Ephemeral: s.ephemeral, Push: s.push,
-		Sections: syncer.Encryption(s.encryption), Encryption: s.encryption,
+		Sections: syncer.Encryption(s.encryption), Encryption: s.encryption, Threads: s.threads,
 	})
 	s.closers = append(s.closers, func() error { s.syncer.Close(); return nil })
 

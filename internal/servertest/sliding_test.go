@@ -210,3 +210,40 @@ func TestSlidingSyncBadInput(t *testing.T) {
 		}
 	})
 }
+
+// TestSlidingThreadSubscriptions tells of the threads that a user follows.
+func TestSlidingThreadSubscriptions(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		alice := s.Register(t, "alice")
+		room := alice.CreateRoom(nil)
+		const name = "io.element.msc4308.thread_subscriptions"
+		ask := func(pos string) *Answer {
+			return alice.OK("POST", slidingUnstable+Query("pos", pos), M{"extensions": M{name: M{"enabled": true, "limit": 1}}})
+		}
+		at := ask("").Text("pos")
+		const base = "/_matrix/client/unstable/io.element.msc4306/rooms"
+		var roots []string
+		for range 2 {
+			root := alice.Say(room, "root")
+			alice.OK("PUT", Path(base, room, "thread", root, "subscription"), M{})
+			roots = append(roots, root)
+		}
+		a := ask(at)
+		list := a.At("extensions", name)
+		if At(list, "subscribed", room, roots[1], "automatic").Type != gjson.False || list.Get("prev_batch").Str == "" || At(list, "subscribed", room, roots[0]).Exists() {
+			t.Errorf("%s", a.Body)
+		}
+		rest := alice.OK("GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"+Query("dir", "b", "from", list.Get("prev_batch").Str, "to", at), nil)
+		if !rest.At("subscribed", room, roots[0]).Exists() {
+			t.Errorf("%s", rest.Body)
+		}
+		alice.OK("DELETE", Path(base, room, "thread", roots[1], "subscription"), nil)
+		b := ask(a.Text("pos"))
+		if !b.At("extensions", name, "unsubscribed", room, roots[1]).Exists() {
+			t.Errorf("%s", b.Body)
+		}
+		if c := ask(b.Text("pos")); c.At("extensions", name).Exists() {
+			t.Errorf("%s", c.Body)
+		}
+	})
+}

@@ -126,3 +126,53 @@ func BenchmarkFanout(b *testing.B) {
 	b.ReportMetric(float64(median.Microseconds())/float64(b.N)/1000, "ms/median")
 	b.ReportMetric(float64(waiters*b.N)/b.Elapsed().Seconds(), "answers/s")
 }
+
+// BenchmarkSliding is sliding sync of accounts with few and with many rooms: the first answer with 20 rooms of a server that has nothing
+// in memory, and an answer with one message, where the list shows 20 rooms and where it shows all.
+func BenchmarkSliding(b *testing.B) {
+	for _, rooms := range []int{50, 5000} {
+		s := local(b)
+		made := make([]id.RoomID, rooms)
+		var work sync.WaitGroup
+		var next atomic.Int64
+		for range 16 {
+			work.Go(func() {
+				for n := next.Add(1); int(n) <= rooms; n = next.Add(1) {
+					r, err := s.rooms.Create(s.ctx, room.Creation{Creator: alice, Preset: room.PublicChat})
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					made[n-1] = r
+				}
+			})
+		}
+		work.Wait()
+		state := [][]string{{"m.room.create", ""}, {"m.room.name", ""}, {"m.room.encryption", ""}, {"m.room.member", "$LAZY"}, {"m.room.member", "$ME"}}
+		b.Run(fmt.Sprintf("first/rooms=%d", rooms), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				on := s.newSyncer()
+				b.StartTimer()
+				if _, err := s.slideOn(on, syncer.SlidingUnstable, alice, "D", "", all(0, 19, 1, state...)); err != nil {
+					b.Fatal(err)
+				}
+				on.Close()
+			}
+		})
+		for _, shown := range []int{20, rooms} {
+			b.Run(fmt.Sprintf("incremental/shown=%d/rooms=%d", shown, rooms), func(b *testing.B) {
+				pos := s.slide(alice, "", all(0, shown-1, 1, state...)).Get("pos").Str
+				for i := 0; b.Loop(); i++ {
+					b.StopTimer()
+					s.did(s.say(made[i%20], alice, "hello"))
+					b.StartTimer()
+					a := s.slide(alice, pos, all(0, shown-1, 1, state...))
+					if pos = a.Get("pos").Str; a.Get("rooms.@keys.#").Int() != 1 {
+						b.Fatalf("%s", a)
+					}
+				}
+			})
+		}
+	}
+}

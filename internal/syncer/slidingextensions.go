@@ -25,6 +25,9 @@ type extensions struct {
 	Data     *byRoom          `json:"account_data"`
 	Receipts *byRoom          `json:"receipts"`
 	Typing   *byRoom          `json:"typing"`
+	Threads  *threadsRequest  `json:"thread_subscriptions"`
+	// MSC4308: the unstable name goes once no client of note uses it.
+	UnstableThreads *threadsRequest `json:"io.element.msc4308.thread_subscriptions"`
 }
 
 // plain is an extension without parameters.
@@ -171,7 +174,7 @@ func (a *slide) extend(ctx context.Context) (news bool, err error) {
 	account := a.ledger.get(0)
 	after := account
 	parts := []func(context.Context, *mark) (string, []byte, bool, error){
-		a.toDevice, a.keys, a.accountData, a.readReceipts, a.whoTypes,
+		a.toDevice, a.keys, a.accountData, a.readReceipts, a.whoTypes, a.threads,
 	}
 	for _, part := range parts {
 		name, body, told, err := part(ctx, &after)

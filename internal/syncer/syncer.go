@@ -13,6 +13,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/push"
 	"myelin/internal/sqldb"
+	"myelin/internal/thread"
 	"myelin/internal/view"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -33,6 +34,8 @@ type Config struct {
 	Sections []Section
 	// Encryption has what sliding sync tells about keys, and messages to devices. Optional.
 	Encryption *e2ee.Encryption
+	// Threads has the threads that users follow. Optional.
+	Threads *thread.Threads
 	// Push counts what is unread. It must hear of the bus before the Syncer does. Optional.
 	Push *push.Push
 }

@@ -222,6 +222,9 @@ func (t Token) String() string { return "th" + strconv.FormatInt(int64(t), 10) }
 
 // ParseToken reads a token. A position of sliding sync counts as one, as far as it begins with a position of the stream.
 func ParseToken(s string) (Token, error) {
+	if rest, sliding := strings.CutPrefix(s, "c"); sliding {
+		s = rest
+	}
 	digits := strings.TrimPrefix(s, "th")
 	if end := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 && digits == s {
 		digits = digits[:end]
