@@ -161,6 +161,7 @@ func namedThirdParty(r *web.Request) (medium, address string, err error) {
 	var body struct {
 		Medium  string `json:"medium"`
 		Address string `json:"address"`
+		Server  string `json:"id_server"` // nobody asks it
 	}
 	err = r.Decode(&body)
 	switch {

@@ -119,6 +119,9 @@ var prepares = map[string]func(s *scene, bob *Client, p people){
 	"getContentThumbnailAuthed":               aPicture,
 	"uploadContentToMXC":                      func(s *scene, _ *Client, _ people) { s.words["mediaId"] = reserved(s) },
 	"postPusher":                              with(M{"kind": "http", "data": M{"url": "https://push.example.org/_matrix/push/v1/notify"}, "app_id": "org.example", "pushkey": "key"}),
+	"bind3PID":                                with(M{"id_server": "id.example.org", "id_access_token": "x"}),
+	"unbind3pidFromAccount":                   with(M{"medium": "email", "address": "alice@example.org"}),
+	"delete3pidFromAccount":                   with(M{"medium": "email", "address": "alice@example.org"}),
 	"getMutualRooms":                          nil,
 	"getSpaceHierarchy":                       with(M{"max_depth": 2}),
 	"setAccountData":                          with(M{"body": M{"a": 1}}),
@@ -206,6 +209,15 @@ var refusedWhole = map[string][]string{
 	"requestTokenToRegisterMSISDN":      {"M_THREEPID_DENIED"},
 	"requestTokenTo3PIDEmail":           {"M_THREEPID_DENIED"},
 	"requestTokenTo3PIDMSISDN":          {"M_THREEPID_DENIED"},
+	"getWellknownPolicy":                {"M_NOT_FOUND"},
+	// Nobody here is an application service, or bridges to a network.
+	"pingAppservice": {"M_FORBIDDEN"}, "updateAppserviceRoomDirectoryVisibility": {"M_FORBIDDEN"}, "queryLocationByProtocol": {"M_NOT_FOUND"}, "queryUserByProtocol": {"M_NOT_FOUND"},
+	// No address was confirmed, and no identity server is trusted.
+	"post3PIDs": {"M_THREEPID_AUTH_FAILED"}, "bind3PID": {"M_SERVER_NOT_TRUSTED"},
+	// Nobody signs in elsewhere.
+	"redirectToSSO": {"M_UNRECOGNIZED"}, "redirectToIdP": {"M_NOT_FOUND"},
+	// A pusher that isn't removed needs more than the document says is required.
+	"postPusher": {"M_MISSING_PARAM"},
 	// What is uploaded today is not to be had without a token.
 	"getContent": {"M_NOT_FOUND"}, "getContentOverrideName": {"M_NOT_FOUND"}, "getContentThumbnail": {"M_NOT_FOUND"},
 	"getProtocolMetadata": {"M_NOT_FOUND"},
@@ -221,35 +233,9 @@ var mayLack = map[string]bool{"getEvents room_id": true}
 var mayBeAnything = map[string]bool{}
 
 // openToStrangers are operations about rooms that anybody may ask.
-var openToStrangers = map[string]bool{}
+var openToStrangers = map[string]bool{"reportRoom": true}
 
 // unserved are operations that the server says it does not know, and why.
 var unserved = map[string]string{
-	"add3PID":                      "not built",
-	"bind3PID":                     "not built",
-	"delete3pidFromAccount":        "not built",
-	"getAuthMetadata":              "not built",
-	"getMutualRooms":               "not built",
-	"getNotifications":             "not built",
-	"getRelatingEvents":            "not built",
-	"getRelatingEventsWithRelType": "not built",
-	"getRelatingEventsWithRelTypeAndEventType": "not built",
-	"getThreadRoots":          "not built",
-	"getWellknownPolicy":      "not built",
-	"pingAppservice":          "not built",
-	"post3PIDs":               "not built",
-	"postPusher":              "not built",
-	"queryLocationByAlias":    "not built",
-	"queryLocationByProtocol": "not built",
-	"queryUserByID":           "not built",
-	"queryUserByProtocol":     "not built",
-	"redirectToIdP":           "not built",
-	"redirectToSSO":           "not built",
-	"reportEvent":             "not built",
-	"reportRoom":              "not built",
-	"reportUser":              "not built",
-	"search":                  "not built",
-	"searchUserDirectory":     "not built",
-	"unbind3pidFromAccount":   "not built",
-	"updateAppserviceRoomDirectoryVisibility": "not built",
+	"getAuthMetadata": "there is no sign-in by OAuth 2.0",
 }
