@@ -73,6 +73,8 @@ func (p place) serve(ctx context.Context) error {
 		"federation.tls_key=" + key,
 		"federation.ca_file=" + authority,
 		"federation.allow_networks=" + strings.Join(private, ","),
+		"media.preview_networks=" + strings.Join(private, ","),
+		"push.allow_networks=" + strings.Join(private, ","),
 		"registration=open",
 		"registration_shared_secret=complement",
 		"allow_guests=true",

@@ -3,7 +3,9 @@ package servertest
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -28,15 +30,16 @@ func untilMember(c *Client, room string, who *Client, membership string) {
 // eventually asks again until something is so. Each time it waits for a sync that brings news, or for a while.
 func (c *Client) eventually(what string, so func() bool) {
 	c.tb.Helper()
-	since, wait := "", "500"
+	since, wait := "", 500*time.Millisecond
 	if m := c.Server.member; m != nil && m.net.engine == sqldb.SQLite {
-		wait = "60000" // in a bubble, where pauses after failures pass at once too
+		wait = time.Minute // in a bubble, where pauses after failures pass at once too
 	}
-	for range 10 * syncTries {
+	// A thousand events may come as a thousand pieces of news, so it is time that runs out.
+	for until := time.Now().Add(20 * syncTries * wait); time.Now().Before(until); {
 		if so() {
 			return
 		}
-		params := []any{"timeout", wait}
+		params := []any{"timeout", strconv.FormatInt(wait.Milliseconds(), 10)}
 		if since != "" {
 			params = append(params, "since", since)
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 300, "how many seeds TestFederation runs")
+	seeds = flag.Int("seeds", 200, "how many seeds TestFederation runs")
 	from  = flag.Int("from", 0, "the first of these seeds")
 	trace = flag.Bool("trace", false, "log what happens in each seed, not only in those that fail")
 )
