@@ -350,6 +350,10 @@ func TestBridgeQuestions(t *testing.T) {
 		if a := alice.OK("GET", "thirdparty/user/irc"+Query("nick", "jim"), nil); gjson.ParseBytes(a.Body).Get("#").Int() != 1 {
 			t.Errorf("found %s", a.Body)
 		}
+		b.answer("/_matrix/app/v1/thirdparty/location/irc", `[{"alias":"#_irc_channel:localhost","protocol":"irc","fields":{"channel":"#c"}}]`, nil)
+		if a := alice.OK("GET", "thirdparty/location/irc"+Query("channel", "#c"), nil); gjson.ParseBytes(a.Body).Get("#").Int() != 1 {
+			t.Errorf("found %s", a.Body)
+		}
 		b.answer("/_matrix/app/v1/thirdparty/location", `[{"alias":"#_irc_channel:localhost","protocol":"irc","fields":{}}]`, nil)
 		if a := alice.OK("GET", "thirdparty/location"+Query("alias", "#_irc_channel:localhost"), nil); gjson.ParseBytes(a.Body).Get("#").Int() != 1 {
 			t.Errorf("found %s", a.Body)

@@ -189,6 +189,17 @@ func TestEmail(t *testing.T) {
 			t.Errorf("addresses: %s", got)
 		}
 
+		// The deprecated form adds one as well.
+		old := Unique("bob-") + "@mail.example"
+		sid = bob.OK("POST", ask, token("old", old, 1)).Text("sid")
+		if got := box.follow(t, s).StatusCode; got != 200 {
+			t.Errorf("confirmed: %d", got)
+		}
+		bob.OK("POST", "account/3pid", M{"three_pid_creds": M{"sid": sid, "client_secret": "old"}})
+		if a := bob.OK("GET", "account/3pid", nil); a.At("threepids").Get("0.address").Str != old {
+			t.Errorf("addresses: %s", a.Body)
+		}
+
 		// A newcomer may confirm an address.
 		mine := Unique("carol-") + "@mail.example"
 		sid = nobody.OK("POST", "register/email/requestToken", token("c", mine, 1)).Text("sid")

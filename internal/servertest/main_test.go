@@ -51,13 +51,14 @@ func unexercised() []string {
 	return missing
 }
 
-// refuses are operations that always say no: there is neither an identity server nor a network to bridge to.
+// refuses are operations that always say no: no identity server is trusted, nobody signs in elsewhere, and this is no policy server.
 var refuses = map[string]bool{
-	"getProtocolMetadata":               true,
-	"requestTokenTo3PIDEmail":           true,
+	"bind3PID":                          true,
+	"getAuthMetadata":                   true,
+	"getWellknownPolicy":                true,
+	"redirectToIdP":                     true,
+	"redirectToSSO":                     true,
 	"requestTokenTo3PIDMSISDN":          true,
-	"requestTokenToRegisterEmail":       true,
 	"requestTokenToRegisterMSISDN":      true,
-	"requestTokenToResetPasswordEmail":  true,
 	"requestTokenToResetPasswordMSISDN": true,
 }
