@@ -278,8 +278,8 @@ func (r *room) audience() view.Audience {
 
 // appendState appends required_state, if there is any.
 func (r *room) appendState(ctx context.Context, out []byte) ([]byte, error) {
-	stubs := r.a.q.form == SlidingStable && len(r.gone) > 0
-	if len(r.nids) == 0 && !stubs && !r.initial {
+	removed := r.a.q.form == SlidingStable && len(r.gone) > 0
+	if len(r.nids) == 0 && !removed && !r.initial {
 		return out, nil
 	}
 	nids := make([]graph.EventNID, 0, len(r.nids))
@@ -295,7 +295,7 @@ func (r *room) appendState(ctx context.Context, out []byte) ([]byte, error) {
 	if out, err = r.a.s.cfg.View.AppendEvents(ctx, out, r.audience(), events); err != nil {
 		return nil, err
 	}
-	if stubs {
+	if removed {
 		out = out[:len(out)-1] // the bracket
 		for i, k := range r.gone {
 			if i > 0 || len(events) > 0 {
