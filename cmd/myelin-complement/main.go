@@ -80,6 +80,7 @@ func (p place) serve(ctx context.Context) error {
 		"allow_guests=true",
 		"rate_limits=off",
 		"media.legacy_unauthenticated=true",
+		"notices.localpart=_server",
 	}
 	if _, err := os.Stat(p.bridges); err == nil {
 		options = append(options, "appservices="+p.bridges)

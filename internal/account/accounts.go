@@ -74,7 +74,7 @@ type Config struct {
 	// Password says what a password must be and how it is hashed.
 	Password PasswordPolicy
 
-	// Exclusive reports whether an application service has reserved the user ID. May be nil.
+	// Exclusive reports whether the user ID is reserved, by an application service or for the server itself. May be nil.
 	Exclusive func(id.UserID) bool
 	// Unknown asks whoever may make a user that there is none of, and reports whether the user exists now. May be nil.
 	Unknown func(context.Context, id.UserID) bool

@@ -203,7 +203,7 @@ func (a *Accounts) CheckAvailable(ctx context.Context, username string) (id.User
 		return "", err
 	}
 	if a.cfg.Exclusive != nil && a.cfg.Exclusive(user) {
-		return "", mxerr.New(mxerr.CodeExclusive, "This user name is reserved by an application service.")
+		return "", mxerr.New(mxerr.CodeExclusive, "This user name is reserved.")
 	}
 	switch _, err := a.User(ctx, user); {
 	case err == nil:

@@ -28,6 +28,7 @@ func (a *API) Routes() []web.Route {
 		a.callRoutes(),
 		a.rtcRoutes(),
 		a.moderationRoutes(),
+		a.noticeRoutes(),
 		a.roomCreationRoutes(),
 		a.membershipRoutes(),
 		a.sendingRoutes(),

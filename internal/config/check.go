@@ -70,6 +70,9 @@ func (c *Config) check() []problem {
 	}
 	c.checkCalls(wrong)
 	c.checkNewcomers(wrong)
+	if _, err := id.ParseUserID("@" + c.Notices.Localpart + ":" + c.ServerName); err != nil || c.Notices.Localpart == "" {
+		wrong("notices.localpart", "%q is not the local part of a user ID; write a name such as server-notices", c.Notices.Localpart)
+	}
 	for _, size := range []struct {
 		key   string
 		value Size

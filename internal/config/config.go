@@ -77,6 +77,8 @@ type Config struct {
 	Media Media `toml:"media"`
 	// Notifications of users' devices.
 	Push Push `toml:"push"`
+	// What the operator tells users in the name of the server.
+	Notices Notices `toml:"notices"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
 	Support Support `toml:"support"`
 	// The log, which goes to standard error.
@@ -271,6 +273,16 @@ type Push struct {
 	AllowNetworks []string `toml:"allow_networks"`
 }
 
+// Notices is about messages from the server to its users. They are sent with "myelin notice send", or by administrators with
+// POST /_synapse/admin/v1/send_server_notice, for tools that are made for it.
+type Notices struct {
+	// The local part of the user ID that speaks, which nobody can register. After a change, users are told what comes next in new rooms.
+	Localpart string `toml:"localpart"`
+
+	// What that user and the rooms are called.
+	Name string `toml:"name"`
+}
+
 // Support names the people behind the server.
 type Support struct {
 	// An e-mail address of the administrators.
@@ -318,7 +330,8 @@ func Default() *Config {
 			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),
 			ThumbnailCache: 2 << 30, Previews: "on", PreviewCache: 1 << 30,
 		},
-		Log: Log{Level: "info", Format: "text", Requests: "on"},
+		Notices: Notices{Localpart: "server-notices", Name: "Server Notices"},
+		Log:     Log{Level: "info", Format: "text", Requests: "on"},
 	}
 }
 

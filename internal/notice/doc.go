@@ -6,7 +6,9 @@
 //
 //   - A user has one such room. It is made in the transaction that notes it and gives it its tag, so a crash leaves neither half.
 //   - The user is invited, not joined, and can't reject the invite; who joined may leave, and is invited again by the next notice.
-//   - The account that speaks has no password and no device: nobody can sign in with it.
+//   - The account that speaks has no password and no device: nobody can sign in with it. Nobody may register its name; where somebody had it
+//     before, nothing is sent.
+//   - A notice with a transaction ID is sent once.
 //
 // # Refuses
 //

@@ -96,7 +96,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		RefreshableLifetime: time.Duration(c.Session.RefreshableLifetime),
 		DevicesChanged:      devicesChanged,
 		DeviceConflict:      e2ee.DeviceConflict,
-		Exclusive:           func(user id.UserID) bool { return k.appservices.Exclusive(user) },
+		Exclusive:           k.reserved,
 		Unknown:             func(ctx context.Context, user id.UserID) bool { return k.appservices.FindUser(ctx, user) },
 		Deactivated:         k.deactivated,
 		Terms:               newcomers.terms,
@@ -159,4 +159,9 @@ func (k *core) close() error {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return nil
+}
+
+// reserved reports whether nobody may register the user ID: it is for an application service, or speaks for the server.
+func (k *core) reserved(user id.UserID) bool {
+	return user.Localpart() == k.config.Notices.Localpart || k.appservices.Exclusive(user)
 }

@@ -164,9 +164,12 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 
 // openNotices opens what tells users something in the server's name.
 func (s *Server) openNotices(ctx context.Context) (err error) {
-	s.notices, err = notice.Open(ctx, notice.Config{DB: s.db, Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms})
+	s.notices, err = notice.Open(ctx, notice.Config{
+		DB: s.db, Ours: s.ours, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms,
+		Speaker: s.config.Notices.Localpart, Name: s.config.Notices.Name,
+	})
 	if err == nil {
-		s.notify = s.notices.Send
+		s.notify = s.notices.Tell
 	}
 	return err
 }
