@@ -71,6 +71,8 @@ var (
 		WHERE room_nid = $1 AND user_id = $2 AND pos <= $3 AND pos > 0`)
 	stmtReadsOf = sqldb.SQL(`SELECT thread, MAX(ord) FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type IN ('m.read', 'm.read.private')
 		GROUP BY thread`)
+	stmtReadsAmong = sqldb.SQL(`SELECT room_nid, thread, MAX(ord) FROM receipts WHERE room_nid = ANY($1) AND user_id = $2
+		AND type IN ('m.read', 'm.read.private') GROUP BY room_nid, thread`)
 	stmtPublicReaders  = sqldb.SQL(`SELECT user_id, room_nid FROM receipts WHERE type = 'm.read' AND pos > $1 AND pos <= $2`)
 	stmtPrivateReaders = sqldb.SQL(`SELECT user_id, room_nid FROM receipts WHERE type = 'm.read.private' AND pos > $1 AND pos <= $2`)
 )
@@ -217,6 +219,24 @@ func ReadsOf(tx *sqldb.Tx, user id.UserID, room graph.RoomNID) (Reads, error) {
 		return nil, fmt.Errorf("load how far %s has read: %w", user, err)
 	}
 	return reads, nil
+}
+
+// ReadsAmong tells of what ReadsOf returns, for many rooms.
+func ReadsAmong(tx *sqldb.Tx, user id.UserID, rooms []graph.RoomNID, each func(room graph.RoomNID, thread string, ord int64)) error {
+	err := tx.Query(stmtReadsAmong, func(row *sqldb.Row) error {
+		var room graph.RoomNID
+		var thread string
+		var ord int64
+		err := row.Scan(&room, &thread, &ord)
+		if err == nil {
+			each(room, thread, ord)
+		}
+		return err
+	}, rooms, user)
+	if err != nil {
+		return fmt.Errorf("load how far %s has read: %w", user, err)
+	}
+	return nil
 }
 
 // Readers lists who moved receipts at positions in (from, to], and in which rooms, private receipts included.

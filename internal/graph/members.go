@@ -18,6 +18,7 @@ var (
 	memberByName = sqldb.SQL(`SELECT m.membership FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid
 		WHERE m.user_id = $1 AND r.room_id = $2`)
 	memberOf       = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.user_id = $1 AND m.room_nid = $2`)
+	membersAmong   = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.user_id = $1 AND m.room_nid = ANY($2)`)
 	membersOfUser  = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.user_id = $1`)
 	membersChanged = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.user_id = $1 AND m.pos > $2`)
 	membersOfRoom  = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.room_nid = $1 AND m.membership = $2 ORDER BY m.since LIMIT $3`)
@@ -66,6 +67,11 @@ func (g *Graph) MembershipOf(ctx context.Context, user id.UserID, room RoomNID) 
 		return MemberRow{}, false, err
 	}
 	return found[0], true, nil
+}
+
+// MembershipsAmong returns a user's rows for some rooms, in no order.
+func (g *Graph) MembershipsAmong(ctx context.Context, user id.UserID, rooms []RoomNID) ([]MemberRow, error) {
+	return g.members(ctx, membersAmong, user, rooms)
 }
 
 // MembershipsOf returns a user's rows for all rooms, forgotten ones too, or with arguments those with one of these memberships.

@@ -173,11 +173,7 @@ func (l *lister) room(ctx context.Context, room graph.RoomNID) (*listed, error) 
 	if r.joined = row.Membership == graph.Join || row.Membership == graph.Invite; row.Membership != graph.Join {
 		return r, nil
 	}
-	t, err := l.p.tally(ctx, l.q.To.User, 0, room)
-	if t != nil {
-		r.floors = t.floors
-	}
-	return r, err
+	return r, l.p.tallies(ctx, l.q.To.User, 0, []graph.RoomNID{room}, func(_ graph.RoomNID, t *tally) { r.floors = t.floors })
 }
 
 // look adds an event to the page if it belongs there.

@@ -121,8 +121,8 @@ var (
 	sqlMarksSince   = sqldb.SQL(`SELECT ord, thread, n, h FROM push_marks WHERE user_id = $1 AND room_nid = $2 AND ord > $3 ORDER BY ord DESC LIMIT $4`)
 	sqlUpTo         = sqldb.SQL(`SELECT n, h FROM push_events WHERE room_nid = $1 AND thread = $2 AND ord <= $3 ORDER BY ord DESC LIMIT 1`)
 	sqlRedactedIn   = sqldb.SQL(`SELECT COUNT(*), COALESCE(SUM(h), 0) FROM push_redacted WHERE room_nid = $1 AND thread = $2 AND ord > $3 AND ord <= $4`)
-	sqlOwn          = sqldb.SQL(`SELECT thread, ord FROM push_own WHERE user_id = $1 AND room_nid = $2 AND ord > $3`)
-	sqlBases        = sqldb.SQL(`SELECT ord, silent FROM push_bases WHERE room_nid = $1 AND user_id = $2 ORDER BY ord`)
+	sqlOwn          = sqldb.SQL(`SELECT room_nid, thread, ord FROM push_own WHERE user_id = $1 AND room_nid = ANY($2)`)
+	sqlBases        = sqldb.SQL(`SELECT room_nid, ord, silent FROM push_bases WHERE room_nid = ANY($1) AND user_id = $2 ORDER BY room_nid, ord`)
 	sqlBasesIn      = sqldb.SQL(`SELECT user_id, silent FROM push_bases WHERE room_nid = $1 ORDER BY ord`)
 
 	sqlNewPushers = sqldb.SQL(`SELECT user_id, pusher_id FROM pushers WHERE pos > $1 AND pos <= $2`)

@@ -201,6 +201,10 @@ func (s *pgSession) queue(ctx context.Context, st *Stmt, args []any) error {
 	return nil
 }
 
+func (s *pgSession) ask(ctx context.Context, st *Stmt, args []any, each func(*Row) error) error {
+	return s.add(ctx, st, args, each)
+}
+
 func (s *pgSession) add(ctx context.Context, st *Stmt, args []any, each func(*Row) error) error {
 	if st.id < 0 { // it may need what is queued, and uses the one unnamed statement
 		if err := s.flush(ctx); err != nil {

@@ -144,6 +144,69 @@ func TestArrays(t *testing.T) {
 	})
 }
 
+func TestEach(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		db := openThings(t, open)
+		const n = 600 // more than go out together
+		err := db.Write(t.Context(), func(tx *sqldb.Tx) error {
+			for k := range n {
+				tx.Queue(insertThing, 2*k, 0, "")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wanted := func(i int) []any { return []any{i} }
+		err = db.Read(t.Context(), func(tx *sqldb.Tx) error {
+			next := 0
+			err := tx.Each(countThing, n, wanted, func(i int, r *sqldb.Row) error {
+				var found int
+				if err := r.Scan(&found); err != nil {
+					return err
+				}
+				if i != next || found != 1-i%2 {
+					t.Errorf("the result after %d is %d: %d rows", next-1, i, found)
+				}
+				next++
+				return nil
+			})
+			if next != n {
+				t.Errorf("%d of %d results", next, n)
+			}
+			if err := tx.Each(countThing, 0, wanted, nil); err != nil {
+				t.Error(err)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		odd := errors.New("odd")
+		err = db.Read(t.Context(), func(tx *sqldb.Tx) error {
+			seen := 0
+			err := tx.Each(countThing, n, wanted, func(i int, r *sqldb.Row) error {
+				if seen++; i == 3 {
+					return odd
+				}
+				return nil
+			})
+			if err != odd || seen != 4 {
+				t.Errorf("%d results, then %v", seen, err)
+			}
+			var found int
+			_, err = tx.Get(countThing, []any{2}, &found)
+			if found != 1 {
+				t.Error("the transaction does not go on")
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestReadIsOneSnapshot(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
 		db := openThings(t, open)

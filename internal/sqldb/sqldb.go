@@ -97,6 +97,8 @@ type session interface {
 	run(ctx context.Context, s *Stmt, args []any, each func(*Row) error) (int64, error)
 	// queue takes a statement whose result nobody needs. It may be executed at once or with the next run or flush.
 	queue(ctx context.Context, s *Stmt, args []any) error
+	// ask is like queue, but calls each for every row of the result, before the next flush has returned.
+	ask(ctx context.Context, s *Stmt, args []any, each func(*Row) error) error
 	// flush executes what was queued.
 	flush(ctx context.Context) error
 	// broken reports that the connection, and with it any open transaction, is gone.

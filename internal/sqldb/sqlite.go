@@ -192,6 +192,11 @@ func (s *sqliteSession) queue(ctx context.Context, st *Stmt, args []any) error {
 	return err
 }
 
+func (s *sqliteSession) ask(ctx context.Context, st *Stmt, args []any, each func(*Row) error) error {
+	_, err := s.run(ctx, st, args, each)
+	return err
+}
+
 func (s *sqliteSession) prepare(st *Stmt) (*sqlite.Stmt, error) {
 	if st.id >= 0 && st.id < len(s.stmts) && s.stmts[st.id] != nil {
 		return s.stmts[st.id], nil

@@ -126,6 +126,40 @@ func (tx *Tx) Query(s *Stmt, row func(r *Row) error, args ...any) error {
 	return nil
 }
 
+// eachAtOnce bounds the executions that Each sends together.
+const eachAtOnce = 256
+
+// Each executes s n times, the i-th time with args(i), and calls row for each row of the results, in that order. It takes a round trip for
+// hundreds of them. Otherwise it is like Query.
+func (tx *Tx) Each(s *Stmt, n int, args func(i int) []any, row func(i int, r *Row) error) error {
+	if err := tx.usable(); err != nil || n == 0 {
+		return err
+	}
+	st := tx.state
+	st.db.metrics.statements.Add(int64(n))
+	var stopped error
+	st.inRow = true
+	defer func() { st.inRow = false }()
+	for i := range n {
+		err := st.sess.ask(st.ctx, s, args(i), func(r *Row) error {
+			st.seen = true
+			stopped = row(i, r)
+			return stopped
+		})
+		if err == nil && (i == n-1 || i%eachAtOnce == eachAtOnce-1) {
+			err = st.sess.flush(st.ctx)
+		}
+		switch {
+		case stopped != nil:
+			return stopped
+		case err != nil:
+			return tx.failed(s, err)
+		}
+	}
+	st.seen = true
+	return nil
+}
+
 // Get scans the first row of the result into dest, or reports that there is none.
 func (tx *Tx) Get(s *Stmt, args []any, dest ...any) (found bool, err error) {
 	err = tx.Query(s, func(r *Row) error {

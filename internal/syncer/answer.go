@@ -10,6 +10,7 @@ import (
 	"myelin/internal/account"
 	"myelin/internal/ephemeral"
 	"myelin/internal/graph"
+	"myelin/internal/push"
 	"myelin/internal/sqldb"
 	"myelin/internal/view"
 	"myelin/matrix/canon"
@@ -35,6 +36,8 @@ type answer struct {
 	// confirm holds what state events that were told before may have got wrong.
 	confirm map[graph.RoomNID][]event.Key
 	visits  []visit
+	// unread counts what is unread in all joined rooms; nil where that is asked room by room.
+	unread map[graph.RoomNID]push.Counts
 	// invites are the user's wishes about invites, read when the first comes up.
 	invites func() (account.InviteRules, error)
 
@@ -83,6 +86,9 @@ func (a *answer) build(ctx context.Context) (body []byte, news bool, err error) 
 		a.s.lazy.begin(a)
 	}
 	if err := a.gather(ctx); err != nil {
+		return nil, false, err
+	}
+	if err := a.loadUnread(ctx); err != nil {
 		return nil, false, err
 	}
 	if err := a.visitAll(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"myelin/internal/ephemeral"
+	"myelin/internal/graph"
 	"myelin/internal/push"
 	"myelin/matrix/canon"
 	"myelin/matrix/id"
@@ -20,6 +21,21 @@ func (a *answer) read(v *visit) bool {
 	return slices.ContainsFunc(a.receipts[v.row.Room], own)
 }
 
+// loadUnread counts what is unread in the rooms of which a first answer speaks, all at once.
+func (a *answer) loadUnread(ctx context.Context) (err error) {
+	if a.s.cfg.Push == nil || !a.first && !a.q.FullState {
+		return nil
+	}
+	var rooms []graph.RoomNID
+	for i := range a.visits {
+		if v := &a.visits[i]; v.section == inJoin {
+			rooms = append(rooms, v.row.Room)
+		}
+	}
+	a.unread, err = a.s.cfg.Push.Counts(ctx, a.q.User, a.to, rooms...)
+	return err
+}
+
 // appendUnread appends how much the user has not read in a room, with a comma behind.
 //
 // Spec: cs Receiving notifications
@@ -27,9 +43,12 @@ func (a *answer) appendUnread(ctx context.Context, out []byte, v *visit) ([]byte
 	if a.s.cfg.Push == nil {
 		return out, nil
 	}
-	found, err := a.s.cfg.Push.Counts(ctx, a.q.User, a.to, v.row.Room)
-	if err != nil {
-		return nil, err
+	found := a.unread
+	if found == nil {
+		var err error
+		if found, err = a.s.cfg.Push.Counts(ctx, a.q.User, a.to, v.row.Room); err != nil {
+			return nil, err
+		}
 	}
 	c := found[v.row.Room]
 	if !a.q.Filter.Room.Timeline.UnreadThreadNotifications {
