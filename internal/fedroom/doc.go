@@ -16,6 +16,10 @@
 // version that were asked for, and allows the join by the rules. A server that fails in any of this is left for the next one; what it sent stays
 // behind as outliers that nothing refers to.
 //
+// A server that lets us in may leave the members out, and the keys of some may be out of reach. The rest of the state before such a join comes in the
+// background, or, where everybody left again before it came, when somebody is in the room once more. Until then events are
+// judged by the members that they name themselves, and no other server is told of states that lack members.
+//
 // # Missing events
 //
 // An event that refers to what isn't here is staged: it is durable before the transaction is answered. One attempt at a room ([Federated.Repair]) asks for the

@@ -155,16 +155,14 @@ func (f *Federated) joinVia(ctx context.Context, server id.ServerName, req room.
 	if err != nil {
 		return "", fmt.Errorf("adopt %s: %w", req.Room, err)
 	}
-	if partial {
-		f.completeSoon(ctx, req.Room)
-	}
+	f.completeSoon(ctx, req.Room)
 	f.cfg.Log.InfoContext(ctx, "joined through a server", "room", req.Room, "user", user, "origin", server, "state", len(state),
 		"dropped", in.dropped, "partial", partial, "took", time.Since(started))
 	return join.ID(), nil
 }
 
 // overtaken completes the state before a join of which a part was left out, if another user's join brought this server into the room meanwhile:
-// the rest can only be asked for here and at once, since only the join that comes first is completed later.
+// the members of the room as it is now are not those of the time before this join. What can't be had at once comes later.
 func (f *Federated) overtaken(ctx context.Context, server id.ServerName, join *event.PDU, state []id.EventID) (_ []id.EventID, partial bool, err error) {
 	head, _, err := f.head(ctx, join.RoomID())
 	if head == nil || err != nil {

@@ -332,23 +332,7 @@ func TestJoinIsOvertaken(t *testing.T) {
 	})
 	must(t, b.join(r, bob, a.name))
 	join := a.stateEvent(r, "m.room.member", string(bob))
-	before := func(s *server) (out []id.EventID) {
-		e, ok, err := s.graph.Event(t.Context(), join)
-		must(t, err)
-		if !ok {
-			t.Fatalf("%s lacks the join", s.name)
-		}
-		state, err := s.graph.StateBefore(t.Context(), e)
-		must(t, err)
-		for _, nid := range state.All() {
-			events, err := s.graph.Events(t.Context(), e.Room, []graph.EventNID{nid})
-			must(t, err)
-			out = append(out, events[0].PDU.ID())
-		}
-		slices.Sort(out)
-		return out
-	}
-	if x, y := before(a), before(b); !slices.Equal(x, y) {
+	if x, y := a.before(join), b.before(join); !slices.Equal(x, y) {
 		t.Errorf("before the join the state is\n%v at a.example\n%v at b.example", x, y)
 	}
 }

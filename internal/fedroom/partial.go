@@ -147,8 +147,12 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 		return err
 	}
 	if head == nil {
-		// Everybody has left again. What is missing is of no use, and no server would give it.
+		// Everybody has left again. What is missing is of no use now, and no server would give it. It comes when somebody joins again.
 		return f.cfg.Rooms.Complete(ctx, r.RoomID, nil)
+	}
+	joins, err := f.cfg.Rooms.Lacking(ctx, r)
+	if err != nil {
+		return err
 	}
 	started := time.Now()
 	refused := new(refusals)
@@ -156,17 +160,17 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 		p := placeOf(head, member)
 		p.atMost, p.lenient = atMost, failed >= strictFor
 		asking, cancel := context.WithTimeout(ctx, min(completeTime, completeEach<<min(failed, 8)))
-		state, err := f.stateAt(asking, p, server, r.Join)
+		states, err := f.statesAt(asking, p, server, joins)
 		late := err != nil && asking.Err() != nil && ctx.Err() == nil
 		cancel()
 		if late {
 			err = misfitf("it took too long to give the state")
 		}
 		if err == nil {
-			if err := f.cfg.Rooms.Complete(ctx, r.RoomID, state); err != nil {
+			if err := f.cfg.Rooms.Complete(ctx, r.RoomID, states); err != nil {
 				return fmt.Errorf("complete %s: %w", r.RoomID, err)
 			}
-			f.cfg.Log.InfoContext(ctx, "the room's state is complete", "room", r.RoomID, "origin", server, "state", len(state), "took", time.Since(started))
+			f.cfg.Log.InfoContext(ctx, "the room's state is complete", "room", r.RoomID, "origin", server, "state", len(states[r.Join]), "joins", len(joins), "took", time.Since(started))
 			return nil
 		}
 		if !outside(err) {
@@ -178,6 +182,21 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 		return fmt.Errorf("complete %s: %w", r.RoomID, errNobody)
 	}
 	return refused.err("getting the room's state")
+}
+
+// statesAt fetches the states before several joins from one server. After some attempts that before the first will do: an earlier stay, or a join that
+// nobody can tell of, must not keep the room from being complete for ever.
+func (f *Federated) statesAt(ctx context.Context, p place, server id.ServerName, joins []id.EventID) (map[id.EventID][]id.EventID, error) {
+	states := make(map[id.EventID][]id.EventID, len(joins))
+	for i, join := range joins {
+		state, err := f.stateAt(ctx, p, server, join)
+		if err == nil {
+			states[join] = state
+		} else if i == 0 || !p.lenient || !outside(err) {
+			return nil, err
+		}
+	}
+	return states, nil
 }
 
 // turnOf returns the servers that an attempt asks, after some attempts that failed: the first ones first, and then those that follow.

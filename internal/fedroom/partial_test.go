@@ -2,6 +2,8 @@ package fedroom_test
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,5 +120,136 @@ func TestPartialJoinAmongTheDead(t *testing.T) {
 			}
 			same(t, r, a, b)
 		}
+	})
+}
+
+// samePast checks that two servers hold events, and the same state before each.
+func samePast(t *testing.T, a, b *server, events ...id.EventID) {
+	t.Helper()
+	for _, e := range events {
+		if x, y := a.before(e), b.before(e); !slices.Equal(x, y) {
+			t.Errorf("the state before %s is\n%v at %s\n%v at %s", e, x, a.name, y, b.name)
+		}
+		stored, _, err := b.graph.Event(t.Context(), e)
+		must(t, err)
+		if stored.Flags&(graph.Thin|graph.Rejected) != 0 {
+			t.Errorf("%s has flags %b", e, stored.Flags)
+		}
+	}
+}
+
+// Two users join at once while nobody tells of the members. What was left out before the second join is not what was left out before the first, nor
+// the members that are known of the room by then, and it is learned all the same.
+func TestPartialJoinsOfTwo(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		w := newTown(t)
+		a, b := w.server("a.example"), w.serverOn("b.example", open)
+		alice, anna, bob, ben := a.user("alice"), a.user("anna"), b.user("bob"), b.user("ben")
+		r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+		a.crowd(r, 3)
+		joined := func(u id.UserID) id.EventID {
+			e, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: u}}, []id.ServerName{a.name})
+			must(t, err)
+			return e
+		}
+		var second id.EventID
+		a.lies("send_join", func(status int, body []byte) (int, []byte) {
+			a.refuses(500, "M_UNKNOWN", "state_ids")
+			_, err := a.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: anna}})
+			must(t, err)
+			_, err = a.rooms.Leave(t.Context(), room.Membership{Room: r, Sender: "@m1:a.example"})
+			must(t, err)
+			second = joined(ben)
+			return status, body
+		})
+		first := joined(bob)
+		said := b.say(r, bob, "so many, and I know none")
+		if !b.head(r).Partial {
+			t.Fatal("all members are known")
+		}
+		if refused := b.deliver(a, said); len(refused) > 0 {
+			t.Error(refused)
+		}
+		a.honest()
+		must(t, b.fed.Complete(t.Context(), r))
+		if b.head(r).Partial {
+			t.Error("still partial")
+		}
+		same(t, r, a, b)
+		samePast(t, a, b, first, second, said)
+	})
+}
+
+// stay has a user join while nobody tells of the members, say something and leave again.
+func (s *server) stay(r id.RoomID, u id.UserID, resident *server) []id.EventID {
+	s.t.Helper()
+	resident.refuses(500, "M_UNKNOWN", "state_ids")
+	join, err := s.fed.Join(s.ctx, room.Join{Membership: room.Membership{Room: r, Sender: u}}, []id.ServerName{resident.name})
+	must(s.t, err)
+	if !s.head(r).Partial {
+		s.t.Fatal("all members are known")
+	}
+	said := s.say(r, u, "nobody here?")
+	leave, err := s.rooms.Leave(s.ctx, room.Membership{Room: r, Sender: u})
+	must(s.t, err)
+	if refused := s.deliver(resident, said, leave); len(refused) > 0 {
+		s.t.Error(refused)
+	}
+	resident.honest()
+	must(s.t, s.fed.Complete(s.ctx, r))
+	if s.head(r).Partial {
+		s.t.Error("nobody is in the room, and it waits for members")
+	}
+	return []id.EventID{join, said, leave}
+}
+
+// A user leaves before all members are known, when nobody tells any more. They are learned when somebody is in the room again.
+func TestPartialStaysThatEnd(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		w := newTown(t)
+		a, b := w.server("a.example"), w.serverOn("b.example", open)
+		alice, bob := a.user("alice"), b.user("bob")
+		r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+		a.crowd(r, 3)
+		first := b.stay(r, bob, a)
+		a.say(r, alice, "he is gone")
+		second := b.stay(r, bob, a)
+		a.say(r, alice, "and again")
+		must(t, b.join(r, bob, a.name))
+		if b.head(r).Partial {
+			t.Error("still partial")
+		}
+		same(t, r, a, b)
+		samePast(t, a, b, append(append(first, second...), a.stateEvent(r, "m.room.member", string(bob)))...)
+	})
+}
+
+// A stay of which nobody tells any more keeps a later one waiting only for a while.
+func TestPartialStayThatIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		a, b := w.server("a.example"), w.server("b.example")
+		alice, bob := a.user("alice"), b.user("bob")
+		r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+		a.crowd(r, 3)
+		forgotten := b.stay(r, bob, a)
+		a.mu.Lock()
+		a.lie = func(r *http.Request, status int, body []byte) (int, []byte) {
+			if operation(r) == "state_ids" && r.URL.Query().Get("event_id") == string(forgotten[0]) {
+				return http.StatusNotFound, []byte(`{"errcode":"M_NOT_FOUND","error":"What was that?"}`)
+			}
+			return status, body
+		}
+		a.mu.Unlock()
+		b.background()
+		join, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: bob}}, []id.ServerName{a.name})
+		must(t, err)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if b.head(r).Partial {
+			t.Error("still partial")
+		}
+		same(t, r, a, b)
+		samePast(t, a, b, join)
 	})
 }

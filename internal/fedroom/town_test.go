@@ -346,6 +346,25 @@ func (s *server) state(r id.RoomID) []id.EventID {
 	return out
 }
 
+// before is the state before an event, by event ID.
+func (s *server) before(event id.EventID) (out []id.EventID) {
+	s.t.Helper()
+	e, ok, err := s.graph.Event(s.ctx, event)
+	must(s.t, err)
+	if !ok {
+		s.t.Fatalf("%s lacks the event %s", s.name, event)
+	}
+	state, err := s.graph.StateBefore(s.ctx, e)
+	must(s.t, err)
+	for _, nid := range state.All() {
+		events, err := s.graph.Events(s.ctx, e.Room, []graph.EventNID{nid})
+		must(s.t, err)
+		out = append(out, events[0].PDU.ID())
+	}
+	slices.Sort(out)
+	return out
+}
+
 // timeline is the IDs of all visible events of a room in their order.
 func (s *server) timeline(r id.RoomID) []id.EventID {
 	s.t.Helper()

@@ -16,8 +16,10 @@ type Placement struct {
 	// After is the state of the room after the event; nil for the state of the head with the event applied.
 	After *State
 	// Sole: nothing that was in the room before counts any more, as after a time in which no user of ours was in it. The event is the
-	// only extremity, and Partial says whether the states lack member events from here on.
-	Sole, Partial bool
+	// only extremity.
+	Sole bool
+	// Partial: the states lack member events from here on.
+	Partial bool
 	// Followed: events that are stored already follow this one, so it is no forward extremity.
 	Followed bool
 	// Drop takes extremities out that the event does not follow. After must be given with it.
@@ -59,8 +61,9 @@ func (h *Head) Place(e *Event, p Placement) (*Head, error) {
 		return n.seal(e), nil
 	}
 	if p.Sole {
-		n.Extremities, n.Partial = nil, p.Partial
+		n.Extremities, n.Partial = nil, false
 	}
+	n.Partial = n.Partial || p.Partial
 	if n.Partial {
 		e.Flags |= Thin
 	}

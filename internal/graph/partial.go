@@ -16,6 +16,8 @@ type PartialRoom struct {
 	RoomID id.RoomID
 	// Join is the event by which this server joined.
 	Join id.EventID
+	// Since is the join of an earlier stay in the room whose members were not learned while it lasted, empty if there is none.
+	Since id.EventID
 	// Servers are in the room as the server through which we joined said.
 	Servers []id.ServerName
 }
@@ -27,7 +29,7 @@ func (g *Graph) Partial(ctx context.Context, after RoomNID, limit int) (found []
 		return tx.Query(partialRooms, func(r *sqldb.Row) error {
 			var p PartialRoom
 			var servers []byte
-			if err := r.Scan(&p.Room, &p.RoomID, &p.Join, &servers); err != nil {
+			if err := r.Scan(&p.Room, &p.RoomID, &p.Join, &p.Since, &servers); err != nil {
 				return err
 			}
 			if err := json.Unmarshal(servers, &p.Servers); err != nil {
@@ -38,6 +40,16 @@ func (g *Graph) Partial(ctx context.Context, after RoomNID, limit int) (found []
 		}, after, limit)
 	})
 	return found, wrap(err, "list rooms whose members are not all known")
+}
+
+// LastPartial returns the join by which this server last came into a room without its members, and Since with it, whether or not these are known
+// by now.
+func (g *Graph) LastPartial(ctx context.Context, room RoomNID) (join, since id.EventID, err error) {
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
+		_, err := tx.Get(partialOnce, []any{room}, &join, &since)
+		return err
+	})
+	return join, since, wrap(err, "read whether a room's members were known")
 }
 
 // ServersTold returns the servers of a room whose members are not all known yet, as the join was told, and whether it is such a room.
@@ -59,7 +71,7 @@ func beginPartial(tx *sqldb.Tx, p *PartialRoom) error {
 	if err != nil {
 		return err
 	}
-	tx.Queue(insertPartial, p.Room, p.Join, servers)
+	tx.Queue(insertPartial, p.Room, p.Join, p.Since, servers)
 	return nil
 }
 

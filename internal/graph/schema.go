@@ -35,7 +35,7 @@ import (
 // kind and encrypted of rooms repeat what the room's state says: its type, NULL where nobody has looked yet, and whether it is encrypted.
 //
 // partial_rooms has the rooms that were joined without knowing all their members. done is the position at which they were known, 0 before
-// that; the heads of those say so as well.
+// that; the heads of those say so as well. since is the join of an earlier stay that ended before that, "" if there is none.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE TABLE rooms (
 		room_nid INTEGER NOT NULL PRIMARY KEY,
@@ -204,6 +204,8 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	ALTER TABLE rooms ADD COLUMN encrypted BIGINT NOT NULL DEFAULT 0;
 `}, {Slice: "graph", Version: 7, SQL: `
 	CREATE INDEX memberships_outside ON memberships (pos) WHERE event_nid = 0;
+`}, {Slice: "graph", Version: 8, SQL: `
+	ALTER TABLE partial_rooms ADD COLUMN since TEXT NOT NULL DEFAULT '';
 `}}
 
 // multi is one statement prepared for several numbers of rows.
@@ -347,10 +349,11 @@ var (
 
 	insertGap    = sqldb.SQL(`INSERT INTO gaps (room_nid, missing, child_nid) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`)
 	fillGaps     = sqldb.SQL(`DELETE FROM gaps WHERE room_nid = $1 AND missing = ANY($2)`)
-	partialRooms = sqldb.SQL(`SELECT p.room_nid, r.room_id, p.join_id, p.servers FROM partial_rooms AS p
+	partialRooms = sqldb.SQL(`SELECT p.room_nid, r.room_id, p.join_id, p.since, p.servers FROM partial_rooms AS p
 		JOIN rooms AS r ON r.room_nid = p.room_nid WHERE p.room_nid > $1 AND p.done = 0 ORDER BY p.room_nid LIMIT $2`)
-	insertPartial = sqldb.SQL(`INSERT INTO partial_rooms (room_nid, join_id, servers, done) VALUES ($1, $2, $3, 0)
-		ON CONFLICT (room_nid) DO UPDATE SET join_id = excluded.join_id, servers = excluded.servers, done = 0`)
+	insertPartial = sqldb.SQL(`INSERT INTO partial_rooms (room_nid, join_id, since, servers, done) VALUES ($1, $2, $3, $4, 0)
+		ON CONFLICT (room_nid) DO UPDATE SET join_id = excluded.join_id, since = excluded.since, servers = excluded.servers, done = 0`)
+	partialOnce  = sqldb.SQL(`SELECT join_id, since FROM partial_rooms WHERE room_nid = $1`)
 	endPartial   = sqldb.SQL(`UPDATE partial_rooms SET done = $2 WHERE room_nid = $1`)
 	partialEnded = sqldb.SQL(`SELECT room_nid FROM partial_rooms WHERE done > $1 AND done <= $2 LIMIT 1`)
 	placedSince  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord >= $2 ORDER BY e.ord LIMIT $3`)

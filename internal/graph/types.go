@@ -67,8 +67,8 @@ const (
 	// Torn: when it came, something that it follows was missing, so that the room's order has a gap before it. What fills the gap later has its
 	// place before everything.
 	Torn
-	// Thin: it came while not all members of the room were known, and the state before it lacks them. Head.Place sets it; it stays
-	// where everybody of ours left the room before the members came.
+	// Thin: it came while not all members of the room were known, and the state before it lacks them. Head.Place sets it. Where everybody of ours
+	// left the room before the members came it stays until somebody is in the room again, and the members of that time are known.
 	Thin
 )
 

@@ -56,7 +56,8 @@ func (r *Rooms) Adopt(ctx context.Context, a Adoption) error {
 			return step{}, err
 		}
 		if present {
-			return r.judging(ctx, incoming{pdu: a.Join, grafted: true, before: a.State, memberless: a.Partial, strict: true}, &result)(head, settled)
+			in := incoming{pdu: a.Join, grafted: true, before: a.State, memberless: a.Partial, servers: a.Servers, strict: true}
+			return r.judging(ctx, in, &result)(head, settled)
 		}
 		return r.resume(ctx, head, a)
 	})
@@ -88,7 +89,8 @@ func (r *Rooms) begin(ctx context.Context, a Adoption) error {
 	return nil
 }
 
-// resume places the join as the only event that counts.
+// resume places the join as the only event that counts. If the members of an earlier stay were never learned, they are to come with those of
+// this one, which is partial as long as they don't.
 func (r *Rooms) resume(ctx context.Context, head *graph.Head, a Adoption) (step, error) {
 	known, _, err := r.cfg.Graph.Event(ctx, a.Join.ID())
 	if err != nil {
@@ -123,7 +125,12 @@ func (r *Rooms) resume(ctx context.Context, head *graph.Head, a Adoption) (step,
 	if len(gone) > 0 {
 		e.Flags |= graph.Torn
 	}
-	next, err := head.Place(e, graph.Placement{Before: before, After: after(e, before), Sole: true, Partial: a.Partial})
+	since, err := r.unfinished(ctx, head)
+	if err != nil {
+		return step{}, err
+	}
+	partial := a.Partial || since != ""
+	next, err := head.Place(e, graph.Placement{Before: before, After: after(e, before), Sole: true, Partial: partial})
 	if err != nil {
 		return step{}, err
 	}
@@ -131,10 +138,28 @@ func (r *Rooms) resume(ctx context.Context, head *graph.Head, a Adoption) (step,
 	for _, g := range gone {
 		commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
 	}
-	commit.Whole = head.Partial && !a.Partial
-	if a.Partial {
-		commit.Partial = &graph.PartialRoom{Room: head.Room, Join: a.Join.ID(), Servers: a.Servers}
+	commit.Whole = head.Partial && !partial
+	if partial {
+		commit.Partial = &graph.PartialRoom{Room: head.Room, Join: a.Join.ID(), Since: since, Servers: a.Servers}
 	}
 	b := r.batch(next, true)
 	return step{commit: commit, event: a.Join.ID()}, b.succeed(ctx, a.Join.Sender(), commit)
+}
+
+// unfinished returns the join of an earlier stay whose members were not learned while it lasted, if there is one.
+func (r *Rooms) unfinished(ctx context.Context, head *graph.Head) (id.EventID, error) {
+	join, since, err := r.cfg.Graph.LastPartial(ctx, head.Room)
+	if err != nil {
+		return "", err
+	}
+	for _, x := range []id.EventID{since, join} {
+		e, ok, err := r.cfg.Graph.Event(ctx, x)
+		if err != nil {
+			return "", err
+		}
+		if ok && e.Flags&graph.Thin != 0 {
+			return x, nil
+		}
+	}
+	return "", nil
 }

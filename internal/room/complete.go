@@ -5,29 +5,96 @@ import (
 	"fmt"
 
 	"myelin/internal/graph"
+	"myelin/matrix/event"
 	"myelin/matrix/id"
 )
 
-// completePiece is how many events are read at once.
-const completePiece = 500
+const (
+	// completePiece is how many events are read at once.
+	completePiece = 500
+	// maxLacking bounds the joins before which the state is asked for.
+	maxLacking = 20
+)
 
-// Complete gives a room that was joined without its members the whole state before the join: IDs of stored events. What came since is judged again by
-// the states that follow from it. With a nil state the room is only no longer taken for one whose members are to come, as
-// after everybody of ours has left.
+// Lacking returns the joins of ours in a room without all its members before which the state is not known, and which do not follow what is
+// here, so that it must be asked for: first the join by which the room was joined, then those of users who came through other servers before the members
+// were known, and those of an earlier stay that ended before. Of many it returns the newest.
+func (r *Rooms) Lacking(ctx context.Context, p graph.PartialRoom) ([]id.EventID, error) {
+	var found []id.EventID
+	err := r.thinSince(ctx, p, func(e *graph.Event) error {
+		if x := e.PDU.ID(); x != p.Join && (x == p.Since || e.Flags&graph.Torn != 0 && r.entrance(e.PDU)) {
+			found = append(found, x)
+		}
+		return nil
+	})
+	found = found[max(0, len(found)-maxLacking):]
+	return append([]id.EventID{p.Join}, found...), err
+}
+
+// entrance reports whether an event is a join of a user of ours.
+func (r *Rooms) entrance(p *event.PDU) bool {
+	return p.Type() == "m.room.member" && p.Key().StateKey == string(p.Sender()) && r.cfg.Ours.Is(p.Sender().Domain()) &&
+		p.Membership() == string(graph.Join)
+}
+
+// thinSince calls fn for the events of a room, in their order, before which the state lacks members.
+func (r *Rooms) thinSince(ctx context.Context, p graph.PartialRoom, fn func(*graph.Event) error) error {
+	first := p.Join
+	if p.Since != "" {
+		first = p.Since
+	}
+	start, ok, err := r.cfg.Graph.Event(ctx, first)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("the join %s of %s is not stored", first, p.RoomID)
+	}
+	for from := start.Ord; ; {
+		events, err := r.cfg.Graph.PlacedSince(ctx, p.Room, from, completePiece)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			from = e.Ord + 1
+			if e.Flags&graph.Thin == 0 {
+				continue
+			}
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+		if len(events) < completePiece {
+			return nil
+		}
+	}
+}
+
+// Complete gives a room that was joined without its members the whole state before that join, and before others that [Rooms.Lacking] names: IDs of stored
+// events. What came since is judged again by the states that follow from it. A join other than the first whose state is not given stays as
+// it is, and so does what is known of what follows it. With nil states the room, which everybody of ours has left, is only no longer taken for one
+// whose members are to come.
 //
 // Spec: ss sendJoinV2
-func (r *Rooms) Complete(ctx context.Context, room id.RoomID, state []id.EventID) error {
+func (r *Rooms) Complete(ctx context.Context, room id.RoomID, states map[id.EventID][]id.EventID) error {
 	_, err := r.advance(ctx, room, graph.TxnRef{}, func(head *graph.Head, settled bool) (step, error) {
 		switch {
 		case !settled:
 			return step{}, errUnsettled
 		case !head.Partial:
 			return step{}, nil
-		case state == nil:
+		case states == nil:
+			// Somebody may have joined again in this moment.
+			if present, err := r.present(ctx, head); present || err != nil {
+				return step{}, err
+			}
 			return step{commit: &graph.Commit{Prev: head, Next: head.Whole(head.State, nil), Whole: true}}, nil
 		}
-		c := completion{rooms: r, head: head, after: make(map[graph.EventNID]*graph.State), states: make(map[id.EventID]*graph.State)}
-		commit, err := c.commit(ctx, state)
+		c := completion{
+			rooms: r, head: head, given: make(map[id.EventID]*graph.State), thin: make(map[id.EventID]bool),
+			after: make(map[graph.EventNID]*graph.State), states: make(map[id.EventID]*graph.State),
+		}
+		commit, err := c.commit(ctx, states)
 		return step{commit: commit}, err
 	})
 	return err
@@ -37,6 +104,11 @@ func (r *Rooms) Complete(ctx context.Context, room id.RoomID, state []id.EventID
 type completion struct {
 	rooms *Rooms
 	head  *graph.Head
+	room  graph.PartialRoom
+	// given are the states before joins as other servers told them.
+	given map[id.EventID]*graph.State
+	// thin are events before which the state still lacks members.
+	thin map[id.EventID]bool
 	// after and states hold the states after the events since the join, by number and by ID.
 	after  map[graph.EventNID]*graph.State
 	states map[id.EventID]*graph.State
@@ -45,29 +117,32 @@ type completion struct {
 	rejudged []graph.Rejudged
 }
 
-func (c *completion) commit(ctx context.Context, state []id.EventID) (*graph.Commit, error) {
-	join, err := c.join(ctx)
+func (c *completion) commit(ctx context.Context, given map[id.EventID][]id.EventID) (*graph.Commit, error) {
+	partial, err := c.rooms.cfg.Graph.Partial(ctx, c.head.Room-1, 1)
 	if err != nil {
 		return nil, err
 	}
-	whole, err := c.rooms.stateOf(ctx, c.head, state, false)
-	if err != nil {
-		return nil, err
+	if len(partial) == 0 || partial[0].Room != c.head.Room {
+		return nil, fmt.Errorf("the room %s is partial and does not say since when", c.head.ID)
 	}
-	for from := join.Ord; ; {
-		events, err := c.rooms.cfg.Graph.PlacedSince(ctx, c.head.Room, from, completePiece)
-		if err != nil {
+	c.room = partial[0]
+	if given[c.room.Join] == nil {
+		// Another stay has begun since these states were asked for.
+		return nil, fmt.Errorf("the state before the join of %s is not given", c.head.ID)
+	}
+	for e, ids := range given {
+		if c.given[e], err = c.rooms.stateOf(ctx, c.head, ids, false); err != nil {
 			return nil, err
 		}
-		for _, e := range events {
-			if err := c.judge(ctx, e, join, whole); err != nil {
-				return nil, fmt.Errorf("judge %s again: %w", e.PDU.ID(), err)
-			}
-			from = e.Ord + 1
+	}
+	err = c.rooms.thinSince(ctx, c.room, func(e *graph.Event) error {
+		if err := c.judge(ctx, e); err != nil {
+			return fmt.Errorf("judge %s again: %w", e.PDU.ID(), err)
 		}
-		if len(events) < completePiece {
-			break
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	states, err := c.rooms.branches(ctx, c.head, c.head.Extremities, c.after)
 	if err != nil {
@@ -84,30 +159,14 @@ func (c *completion) commit(ctx context.Context, state []id.EventID) (*graph.Com
 	return commit, nil
 }
 
-// join returns the event by which the room was joined.
-func (c *completion) join(ctx context.Context) (*graph.Event, error) {
-	partial, err := c.rooms.cfg.Graph.Partial(ctx, c.head.Room-1, 1)
-	if err != nil {
-		return nil, err
-	}
-	if len(partial) == 0 || partial[0].Room != c.head.Room {
-		return nil, fmt.Errorf("the room %s is partial and does not say since when", c.head.ID)
-	}
-	e, ok, err := c.rooms.cfg.Graph.Event(ctx, partial[0].Join)
-	if err == nil && !ok {
-		err = fmt.Errorf("the join of %s is not stored", c.head.ID)
-	}
-	return e, err
-}
-
 // judge finds the state before an event and judges it by that. An event whose ancestors are not here keeps the state that another server told.
-func (c *completion) judge(ctx context.Context, stored, join *graph.Event, whole *graph.State) error {
+func (c *completion) judge(ctx context.Context, stored *graph.Event) error {
 	e := *stored
-	before, err := c.before(ctx, &e, join, whole)
+	before, err := c.before(ctx, &e)
 	if err != nil {
 		return err
 	}
-	if e.NID != join.NID {
+	if e.PDU.ID() != c.room.Join {
 		auth, err := c.rooms.cfg.Graph.EventsByID(ctx, e.PDU.AuthEvents())
 		if err != nil {
 			return err
@@ -117,7 +176,7 @@ func (c *completion) judge(ctx context.Context, stored, join *graph.Event, whole
 			cited = append(cited, a)
 		}
 		view := *c.head
-		view.Partial = false
+		view.Partial = c.thin[e.PDU.ID()]
 		j := judgement{rooms: c.rooms, head: &view, settled: true, pdu: e.PDU}
 		rejection, err := j.allowed(ctx, cited, before)
 		if err != nil {
@@ -128,7 +187,9 @@ func (c *completion) judge(ctx context.Context, stored, join *graph.Event, whole
 			e.Flags |= graph.Rejected
 		}
 	}
-	e.Flags &^= graph.Thin
+	if !c.thin[e.PDU.ID()] {
+		e.Flags &^= graph.Thin
+	}
 	next := before
 	if e.Flags&graph.Rejected == 0 {
 		next = after(&e, before)
@@ -139,8 +200,9 @@ func (c *completion) judge(ctx context.Context, stored, join *graph.Event, whole
 	return nil
 }
 
-func (c *completion) before(ctx context.Context, e, join *graph.Event, whole *graph.State) (*graph.State, error) {
-	if e.NID == join.NID {
+// before returns the state before an event, and notes whether it lacks members.
+func (c *completion) before(ctx context.Context, e *graph.Event) (*graph.State, error) {
+	if whole := c.given[e.PDU.ID()]; whole != nil {
 		return whole, nil
 	}
 	var states []*graph.State
@@ -151,6 +213,9 @@ func (c *completion) before(ctx context.Context, e, join *graph.Event, whole *gr
 		} else {
 			older = append(older, x)
 		}
+		if c.thin[x] {
+			c.thin[e.PDU.ID()] = true
+		}
 	}
 	stored, err := c.rooms.cfg.Graph.EventsByID(ctx, older)
 	if err != nil {
@@ -160,7 +225,11 @@ func (c *completion) before(ctx context.Context, e, join *graph.Event, whole *gr
 	for _, x := range older {
 		s := stored[x]
 		if s == nil || s.Flags&graph.Outlier != 0 {
+			c.thin[e.PDU.ID()] = c.rooms.entrance(e.PDU)
 			return c.rooms.cfg.Graph.StateBefore(ctx, e)
+		}
+		if s.Flags&graph.Thin != 0 {
+			c.thin[e.PDU.ID()] = true
 		}
 		events = append(events, s)
 	}

@@ -226,7 +226,7 @@ func TestPartialJoinIsCompleted(t *testing.T) {
 			for i, p := range state {
 				ids[i] = p.ID()
 			}
-			must(t, there.Complete(there.ctx, r, ids))
+			must(t, there.Complete(there.ctx, r, map[id.EventID][]id.EventID{join.PDU.ID(): ids}))
 			head := mustHead(t, there, r)
 			if head.Partial || head.Joined != 33 {
 				t.Errorf("partial %v, %d members", head.Partial, head.Joined)
@@ -238,7 +238,7 @@ func TestPartialJoinIsCompleted(t *testing.T) {
 			if _, err := there.say(r, erin, "and now with everybody"); err != nil {
 				t.Error(err)
 			}
-			must(t, there.Complete(there.ctx, r, ids))
+			must(t, there.Complete(there.ctx, r, map[id.EventID][]id.EventID{join.PDU.ID(): ids}))
 		})
 	}
 }

@@ -154,8 +154,9 @@ type incoming struct {
 	// grafted: its ancestors need not be here. before is the state before it.
 	grafted bool
 	before  []id.EventID
-	// memberless: member events were left out of before; those of the head are taken.
+	// memberless: member events were left out of before; those of the head are taken until the others are learned, from one of the servers.
 	memberless bool
+	servers    []id.ServerName
 	// flags are given to the event.
 	flags graph.Flags
 	// asked: the room's policy server was asked for the signature that the event lacks.
@@ -279,7 +280,7 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 	if err := j.policyFails(ctx, e); err != nil {
 		return nil, err
 	}
-	place := graph.Placement{Before: before}
+	place := graph.Placement{Before: before, Partial: j.in.memberless}
 	var filled []id.EventID
 	if !straight {
 		var gap bool
@@ -301,6 +302,12 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 		return nil, err
 	}
 	commit := &graph.Commit{Prev: j.head, Next: next, Events: []*graph.Event{e}, Filled: filled}
+	if next.Partial && !j.head.Partial {
+		commit.Partial = &graph.PartialRoom{Room: j.head.Room, Join: j.pdu.ID(), Servers: j.in.servers}
+		if commit.Partial.Since, err = j.rooms.unfinished(ctx, j.head); err != nil {
+			return nil, err
+		}
+	}
 	if e.Flags&graph.Rejected == 0 { // what a rejected event names need not exist
 		for _, g := range gone {
 			commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
