@@ -87,9 +87,10 @@ func cited(known map[string]bool, text string) (string, bool) {
 	return "", false
 }
 
-// These find a citation, and a declared deviation, in a line of a comment.
+// These find a citation, an operation that is called, and a declared deviation, in a line of a comment.
 var (
 	citationLine  = regexp.MustCompile(`^\s*(?://|\*)?\s*Spec:\s+(\S.*?)\s*$`)
+	callsLine     = regexp.MustCompile(`^\s*(?://|\*)?\s*Calls:\s+(\S.*?)\s*$`)
 	deviationLine = regexp.MustCompile(`^\s*(?://|\*)?\s*(?:- )?Deviates:\s+(\S.*?)\s*$`)
 )
 

@@ -37,6 +37,9 @@
 // "go run ./spec/cmd/coverage" compares the routes in the source with the operations and prints, for
 // each tag, how many are served, how many a test names, and which are missing. A route
 // is any composite literal that holds both a path and an operationId, so the report needs no server.
+// What the server asks of others, application services and push gateways among them, stands in a comment beside the code that does so:
+//
+//	// Calls: <api> <operationId>
 //
 // The package refuses to hold behaviour: nothing but tests and its own commands imports it.
 package spec

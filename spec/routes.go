@@ -24,10 +24,21 @@ type Mention map[string]bool // operationIds
 
 var methods = map[string]bool{"GET": true, "PUT": true, "POST": true, "DELETE": true, "PATCH": true, "HEAD": true, "OPTIONS": true}
 
-// FindRoutes reads the Go source below root and returns the routes of one API, and the operations
-// that a test names: in a string literal of its own or in a citation ("// Spec: cs sync").
-func FindRoutes(root fs.FS, api string) ([]Route, Mention, error) {
-	s := scan{ids: map[string]bool{}, tested: Mention{}, files: token.NewFileSet(), values: map[[2]string]string{}}
+// Found is what the source says of the operations of one API.
+type Found struct {
+	Routes []Route
+	// Called are operations that the server asks of others: those of a request to another server, a literal with a field op, and those that a
+	// comment names, "// Calls: as ping".
+	Called Mention
+	// Tested are those that a test names, in a string literal of its own or in a citation ("// Spec: cs sync"), and all where a
+	// test asks all operations of the API's document.
+	Tested Mention
+}
+
+// Find reads the Go source below root and returns what it says of one API.
+func Find(root fs.FS, api string) (*Found, error) {
+	s := scan{api: api, ids: map[string]bool{}, files: token.NewFileSet(), values: map[[2]string]string{}}
+	s.Called, s.Tested = Mention{}, Mention{}
 	var parsed []source
 	for _, op := range Of(api) {
 		s.ids[op.ID] = true
@@ -62,12 +73,12 @@ func FindRoutes(root fs.FS, api string) ([]Route, Mention, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, f := range parsed {
 		s.file(f)
 	}
-	return s.routes, s.tested, nil
+	return &s.Found, nil
 }
 
 // source is a parsed file.
@@ -77,11 +88,11 @@ type source struct {
 }
 
 type scan struct {
+	Found
+	api    string
 	ids    map[string]bool
 	prefix string // of citations: "cs "
 	files  *token.FileSet
-	routes []Route
-	tested Mention
 	// values are constant strings by folder and name; "" where a folder has several of the name.
 	values map[[2]string]string
 	folder string // of the file that is looked at
@@ -124,6 +135,47 @@ func (s *scan) file(f source) {
 		}
 		return true
 	})
+	s.mentions(f.ast, Calls, s.Called)
+}
+
+// Calls returns which operations a comment line says the code calls, and false where it says nothing.
+func Calls(line string) (string, bool) {
+	m := callsLine.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
+
+// mentions notes the operations that lines of comments name.
+func (s *scan) mentions(f *ast.File, read func(line string) (string, bool), to Mention) {
+	for _, group := range f.Comments {
+		for _, c := range group.List {
+			for line := range strings.Lines(c.Text) {
+				cited, _ := read(strings.TrimRight(line, "\n"))
+				for part := range strings.SplitSeq(cited, "; ") {
+					if name, ok := strings.CutPrefix(part, s.prefix); ok && s.ids[name] {
+						to[name] = true
+					}
+				}
+			}
+		}
+	}
+}
+
+// call notes the operation of a request that is sent to another server: a literal with a field op.
+func (s *scan) call(lit *ast.CompositeLit) {
+	for _, e := range lit.Elts {
+		kv, ok := e.(*ast.KeyValueExpr)
+		if !ok {
+			return
+		}
+		if field, ok := kv.Key.(*ast.Ident); ok && field.Name == "op" {
+			if op, _ := s.stringOf(kv.Value); s.ids[op] && s.api == ServerServer {
+				s.Called[op] = true
+			}
+		}
+	}
 }
 
 // literal records a composite literal that is a route: its own elements, not those of literals
@@ -136,7 +188,8 @@ func (s *scan) literal(lit *ast.CompositeLit) {
 	for _, e := range lit.Elts {
 		if kv, ok := e.(*ast.KeyValueExpr); ok {
 			if field, ok := kv.Key.(*ast.Ident); ok && !field.IsExported() {
-				return // a request that we send, in a type of its package
+				s.call(lit) // a request that we send, in a type of its package
+				return
 			}
 			e = kv.Value
 		}
@@ -145,6 +198,10 @@ func (s *scan) literal(lit *ast.CompositeLit) {
 			continue
 		}
 		text, ok := s.stringOf(e)
+		if name, is := e.(*ast.Ident); is {
+			text = s.values[[2]string{s.folder, name.Name}]
+			ok = text != ""
+		}
 		switch {
 		case !ok:
 		case methods[text]:
@@ -164,29 +221,38 @@ func (s *scan) literal(lit *ast.CompositeLit) {
 	}
 	for _, op := range ops {
 		r.Op = op
-		s.routes = append(s.routes, r)
+		s.Routes = append(s.Routes, r)
 	}
 }
 
 func (s *scan) tests(f *ast.File) {
 	ast.Inspect(f, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok && s.asksAll(call) {
+			for op := range s.ids {
+				s.Tested[op] = true
+			}
+		}
 		if text, ok := s.stringOf(n); ok && s.ids[text] {
-			s.tested[text] = true
+			s.Tested[text] = true
 		}
 		return true
 	})
-	for _, group := range f.Comments {
-		for _, c := range group.List {
-			for line := range strings.Lines(c.Text) {
-				cited, _ := Citation(strings.TrimRight(line, "\n"))
-				for part := range strings.SplitSeq(cited, "; ") {
-					if name, ok := strings.CutPrefix(part, s.prefix); ok && s.ids[name] {
-						s.tested[name] = true
-					}
-				}
-			}
-		}
+	s.mentions(f, Citation, s.Tested)
+}
+
+// asksAll reports whether a test takes all operations of the API's document to ask them: spectest.Operations(spec.ClientServer).
+func (s *scan) asksAll(call *ast.CallExpr) bool {
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || f.Sel.Name != "Operations" || len(call.Args) != 1 {
+		return false
 	}
+	of, ok := call.Args[0].(*ast.SelectorExpr)
+	return ok && apiConstants[of.Sel.Name] == s.api
+}
+
+// apiConstants are the names of the constants that name the APIs.
+var apiConstants = map[string]string{
+	"ClientServer": ClientServer, "ServerServer": ServerServer, "ApplicationService": ApplicationService, "Identity": Identity, "PushGateway": PushGateway,
 }
 
 // stringOf evaluates a string literal, or a sum whose last term is one: prefix + "/sync". A constant of the package counts

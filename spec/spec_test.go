@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -147,6 +148,22 @@ func eachLine(t *testing.T, f func(at, line string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCallsExist checks every comment that says which operation is called.
+func TestCallsExist(t *testing.T) {
+	eachLine(t, func(at, line string) {
+		text, ok := Calls(line)
+		if !ok {
+			return
+		}
+		for part := range strings.SplitSeq(text, "; ") {
+			short, op, _ := strings.Cut(part, " ")
+			if !slices.ContainsFunc(Of(citationAPIs[short]), func(o Operation) bool { return o.ID == op }) {
+				t.Errorf("%s: there is no operation %q", at, part)
+			}
+		}
+	})
 }
 
 // TestCitationsExist checks every citation in the module's source.

@@ -180,6 +180,7 @@ func unaddressed(err error) error {
 // Ping asks an application service whether it is there, and returns how long the answer took.
 //
 // Spec: as ping
+// Calls: as ping
 // Spec: cs pingAppservice
 func (g *Registry) Ping(ctx context.Context, s *Service, txn string) (time.Duration, error) {
 	if s.URL == "" {

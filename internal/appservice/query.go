@@ -18,6 +18,7 @@ import (
 // reports whether one of them said so: then it has made the user.
 //
 // Spec: as queryUserById
+// Calls: as queryUserById
 func (g *Registry) FindUser(ctx context.Context, user id.UserID) bool {
 	return g.exists(ctx, "users", string(user), func(s *Service) bool { return s.Has(user) && user != s.User })
 }
@@ -25,6 +26,7 @@ func (g *Registry) FindUser(ctx context.Context, user id.UserID) bool {
 // FindAlias asks the same of a room alias.
 //
 // Spec: as queryRoomByAlias
+// Calls: as queryRoomByAlias
 func (g *Registry) FindAlias(ctx context.Context, alias id.RoomAlias) bool {
 	return g.exists(ctx, "rooms", string(alias), func(s *Service) bool { return s.aliases.match(string(alias)) })
 }
@@ -73,6 +75,7 @@ type ThirdParty struct {
 // Spec: as queryLocationByProtocol
 // Spec: as queryUserByID
 // Spec: as queryLocationByAlias
+// Calls: as queryUserByProtocol; as queryLocationByProtocol; as queryUserByID; as queryLocationByAlias
 func (g *Registry) Networks(ctx context.Context, q ThirdParty) ([]json.RawMessage, error) {
 	path := "/" + q.Kind
 	if q.Protocol != "" {
@@ -131,6 +134,7 @@ func (g *Registry) askAll(ctx context.Context, protocol string, r request) (answ
 // Spec: cs getProtocols
 // Spec: cs getProtocolMetadata
 // Spec: as getProtocolMetadata
+// Calls: as getProtocolMetadata
 func (g *Registry) Protocols(ctx context.Context, only string) (map[string]json.RawMessage, error) {
 	var all []string
 	for _, s := range g.Services() {

@@ -189,6 +189,7 @@ func (k *worker) save(ctx context.Context) error {
 //
 // Spec: as Pushing events
 // Spec: as sendTransaction
+// Calls: as sendTransaction
 func (k *worker) deliver(ctx context.Context) error {
 	path := "/transactions/" + "m" + strconv.FormatInt(int64(k.to), 10)
 	r := request{method: http.MethodPut, path: "/_matrix/app/v1" + path, legacy: path, body: k.body}

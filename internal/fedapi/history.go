@@ -88,6 +88,9 @@ func (a *API) missingEvents(ctx context.Context, r *web.Request) (*web.Response,
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if body.Earliest == nil || body.Latest == nil {
+		return nil, mxerr.MissingParam("\"earliest_events\" and \"latest_events\" are needed.")
+	}
 	q := view.MissingQuery{MinDepth: body.MinDepth, Limit: defaultMissing}
 	if body.Limit != nil {
 		q.Limit = int(max(0, min(*body.Limit, view.MaxServerEvents)))

@@ -170,6 +170,9 @@ func (a *API) onBind(ctx context.Context, r *web.Request) (*web.Response, error)
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if body.Invites == nil {
+		return nil, mxerr.MissingParam("\"invites\" is missing.")
+	}
 	if len(body.Invites) > maxBound {
 		return nil, mxerr.InvalidParam("\"invites\" lists more than %d invites.", maxBound)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/account"
+	"myelin/internal/blob"
 	"myelin/internal/bus"
 	"myelin/internal/directory"
 	"myelin/internal/e2ee"
@@ -31,6 +32,7 @@ import (
 	"myelin/internal/fedclient"
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
+	"myelin/internal/media"
 	"myelin/internal/nettest"
 	"myelin/internal/ours"
 	"myelin/internal/room"
@@ -71,6 +73,7 @@ type node struct {
 	rooms     *room.Rooms
 	directory *directory.Directory
 	ephemeral *ephemeral.Ephemeral
+	media     *media.Media
 	log       *bytes.Buffer
 }
 
@@ -129,8 +132,15 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 			t.Errorf("the server logged\n%s", n.log)
 		}
 	})
+	blobs, err := blob.Open(n.ctx, blob.Config{DB: db, Folder: filepath.Join(n.folder, "media")})
+	must(t, err)
+	n.media, err = media.Open(n.ctx, media.Config{
+		DB: db, Ours: n.ours, Blobs: blobs, Client: client, Limits: media.Limits{Upload: 1 << 20, Remote: 1 << 20, RemoteCache: 1 << 20, Thumbnails: 1 << 20},
+	})
+	must(t, err)
+	t.Cleanup(n.media.Close)
 	n.api = fedapi.New(fedapi.Config{
-		Ours: n.ours, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms, Directory: n.directory, Ephemeral: n.ephemeral, Encryption: encryption,
+		Ours: n.ours, Accounts: n.accounts, Graph: n.graph, Rooms: n.rooms, Directory: n.directory, Ephemeral: n.ephemeral, Encryption: encryption, Media: n.media,
 		View: view.New(view.Config{Graph: n.graph, Ignored: n.accounts.IgnoredUsers}), Client: client, Federated: federated, Log: log,
 		Settings: fedapi.Settings{Version: "test", Delegate: func(name id.ServerName) string {
 			if name == alias {
@@ -271,7 +281,7 @@ func (n *node) send(r *http.Request) *answer {
 	n.mux.ServeHTTP(w, r)
 	body, err := io.ReadAll(w.Body)
 	must(n.t, err)
-	if !json.Valid(body) {
+	if !json.Valid(body) && !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/") {
 		n.t.Fatalf("%s %s answers %q", r.Method, r.URL, body)
 	}
 	spectest.Check(n.t, r.Method, r.URL.RequestURI(), spectest.Answer{Status: w.Code, Header: w.Header(), Body: body})

@@ -3,7 +3,6 @@ package fedapi_test
 import (
 	"crypto/rand"
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -103,7 +102,7 @@ func TestOnBind(t *testing.T) {
 			for _, i := range invites {
 				i["medium"], i["address"] = "email", "b@x.example"
 			}
-			raw, err := json.Marshal(object{"medium": "email", "address": "b@x.example", "mxid": user, "invites": slices.Concat([]object{}, invites)})
+			raw, err := json.Marshal(object{"medium": "email", "address": "b@x.example", "mxid": user, "invites": append([]object{}, invites...)})
 			must(t, err)
 			return n.open("PUT /_matrix/federation/v1/3pid/onbind", string(raw))
 		}

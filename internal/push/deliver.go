@@ -263,6 +263,7 @@ func (p *Push) tellNext(ctx context.Context, who duePusher) (more bool, err erro
 // post sends a message to the pusher's gateway. Redirects are not followed.
 //
 // Spec: pg notify
+// Calls: pg notify
 func (p *Push) post(ctx context.Context, s *pusherState, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, flightTime)
 	defer cancel()

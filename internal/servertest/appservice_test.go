@@ -310,7 +310,9 @@ func TestBridgeEncryption(t *testing.T) {
 	})
 }
 
-// Spec: as Querying; as Third-party networks; as Published room directories; as Pinging
+// Spec: as Querying; as Third-party networks; as Published room directories; as Pinging; as ping
+// Spec: as queryUserById; as queryRoomByAlias; as getProtocolMetadata
+// Spec: as queryUserByProtocol; as queryLocationByProtocol; as queryUserByID; as queryLocationByAlias
 func TestBridgeQuestions(t *testing.T) {
 	eachBridge(t, func(t *testing.T, s *Server, b *bridge, as *Client) {
 		alice := s.Register(t, "alice")
@@ -357,6 +359,10 @@ func TestBridgeQuestions(t *testing.T) {
 		b.answer("/_matrix/app/v1/thirdparty/location", `[{"alias":"#_irc_channel:localhost","protocol":"irc","fields":{}}]`, nil)
 		if a := alice.OK("GET", "thirdparty/location"+Query("alias", "#_irc_channel:localhost"), nil); gjson.ParseBytes(a.Body).Get("#").Int() != 1 {
 			t.Errorf("found %s", a.Body)
+		}
+		b.answer("/_matrix/app/v1/thirdparty/user", `[{"userid":"@_irc_jim:localhost","protocol":"irc","fields":{"nick":"jim"}}]`, nil)
+		if a := alice.OK("GET", "thirdparty/user"+Query("userid", "@_irc_jim:localhost"), nil); gjson.ParseBytes(a.Body).Get("#").Int() != 1 {
+			t.Errorf("the third-party users behind a user: %s", a.Body)
 		}
 		alice.Fails(400, "M_MISSING_PARAM", "GET", "thirdparty/user", nil)
 

@@ -13,8 +13,11 @@ import (
 	"myelin/spec"
 )
 
+// served are the APIs that the server serves, or asks others by.
+var served = []string{spec.ClientServer, spec.ServerServer, spec.ApplicationService, spec.PushGateway}
+
 func main() {
-	apis := flag.String("api", spec.ClientServer+","+spec.ServerServer, "which APIs, with commas between: client-server, server-server, application-service, identity, push-gateway")
+	apis := flag.String("api", strings.Join(served, ","), "which APIs, with commas between: client-server, server-server, application-service, identity, push-gateway")
 	root := flag.String("root", ".", "root of the repository")
 	tested := flag.String("tested", "", "file with the operationIds that tests exercised, one per line")
 	missing := flag.Bool("missing", false, "list the operations without a route")
@@ -48,7 +51,7 @@ type report struct {
 	API     string   `json:"api"`
 	Total   row      `json:"total"`
 	Tags    []row    `json:"tags"`
-	Missing []string `json:"missing"` // "GET /path operationId", by tag
+	Missing []string `json:"missing"` // "GET /path operationId" neither served nor called, by tag
 	Wrong   []string `json:"wrong"`   // routes that differ from their operation
 }
 
@@ -56,7 +59,9 @@ type row struct {
 	Tag        string `json:"tag"`
 	Operations int    `json:"operations"`
 	Served     int    `json:"served"`
-	Tested     int    `json:"tested"` // served, and a test names it
+	Called     int    `json:"called"` // asked of others, served or not
+	Tested     int    `json:"tested"` // served or called, and a test names it
+	Missing    int    `json:"missing"`
 }
 
 func build(root, api, testedFile string) (*report, error) {
@@ -64,16 +69,16 @@ func build(root, api, testedFile string) (*report, error) {
 	if len(ops) == 0 {
 		return nil, fmt.Errorf("there is no API %q", api)
 	}
-	routes, tested, err := spec.FindRoutes(os.DirFS(root), api)
+	found, err := spec.Find(os.DirFS(root), api)
 	if err != nil {
 		return nil, fmt.Errorf("read the routes below %s: %w", root, err)
 	}
 	if testedFile != "" {
-		if tested, err = readTested(testedFile); err != nil {
+		if found.Tested, err = readTested(testedFile); err != nil {
 			return nil, fmt.Errorf("read the tested operations: %w", err)
 		}
 	}
-	return compare(api, ops, routes, tested), nil
+	return compare(api, ops, found), nil
 }
 
 func readTested(file string) (spec.Mention, error) {
@@ -88,14 +93,17 @@ func readTested(file string) (spec.Mention, error) {
 	return out, nil
 }
 
-func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.Mention) *report {
+func compare(api string, ops []spec.Operation, found *spec.Found) *report {
 	byID := map[string]spec.Operation{}
 	for _, op := range ops {
 		byID[op.ID] = op
 	}
 	out := &report{API: api, Total: row{Tag: "total"}, Missing: []string{}, Wrong: []string{}}
 	right := map[string]bool{}
-	for _, r := range routes {
+	if api != spec.ClientServer && api != spec.ServerServer {
+		found.Routes = nil // others serve these; operations of ours have the same names
+	}
+	for _, r := range found.Routes {
 		if answers(r, byID[r.Op]) {
 			right[r.Op] = true
 		}
@@ -106,7 +114,7 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 		served[byID[id].Method+" "+byID[id].Path] = true
 	}
 	// An operation may have further routes, for older prefixes of its path; one must be its own.
-	for _, r := range routes {
+	for _, r := range found.Routes {
 		if !right[r.Op] && !elsewhere(r, api) {
 			op := byID[r.Op]
 			out.Wrong = append(out.Wrong, fmt.Sprintf("%s: %s is %s %s, the route says %s %s", r.File, r.Op, op.Method, op.Path, r.Method, r.Path))
@@ -122,15 +130,9 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 			tags[tag] = &row{Tag: tag}
 		}
 		for _, t := range []*row{tags[tag], &out.Total} {
-			t.Operations++
-			if served[op.Method+" "+op.Path] {
-				t.Served++
-				if tested[op.ID] {
-					t.Tested++
-				}
-			}
+			t.count(served[op.Method+" "+op.Path], found.Called[op.ID], found.Tested[op.ID])
 		}
-		if !served[op.Method+" "+op.Path] {
+		if !served[op.Method+" "+op.Path] && !found.Called[op.ID] {
 			out.Missing = append(out.Missing, fmt.Sprintf("%-47s %-6s %s  %s", tag, op.Method, op.Path, op.ID))
 		}
 	}
@@ -140,6 +142,23 @@ func compare(api string, ops []spec.Operation, routes []spec.Route, tested spec.
 	sort.Slice(out.Tags, func(i, j int) bool { return out.Tags[i].Tag < out.Tags[j].Tag })
 	sort.Strings(out.Missing)
 	return out
+}
+
+// count adds one operation.
+func (r *row) count(served, called, tested bool) {
+	r.Operations++
+	if served {
+		r.Served++
+	}
+	if called {
+		r.Called++
+	}
+	switch {
+	case !served && !called:
+		r.Missing++
+	case tested:
+		r.Tested++
+	}
 }
 
 // answers reports whether a route is one of the operation.
@@ -155,15 +174,15 @@ func elsewhere(r spec.Route, api string) bool {
 }
 
 func (r *report) print(to io.Writer, missing bool) error {
-	const format = "%-48s %10v %7v %7v %8v\n"
-	fmt.Fprintf(to, format, r.API, "operations", "served", "tested", "missing")
+	const format = "%-48s %10v %7v %7v %7v %8v\n"
+	fmt.Fprintf(to, format, r.API, "operations", "served", "called", "tested", "missing")
 	for _, t := range append(slices.Clip(r.Tags), r.Total) {
-		if _, err := fmt.Fprintf(to, format, t.Tag, t.Operations, t.Served, t.Tested, t.Operations-t.Served); err != nil {
+		if _, err := fmt.Fprintf(to, format, t.Tag, t.Operations, t.Served, t.Called, t.Tested, t.Missing); err != nil {
 			return err
 		}
 	}
 	if missing {
-		fmt.Fprintf(to, "\nWithout a route:\n")
+		fmt.Fprintf(to, "\nNeither served nor called:\n")
 		for _, m := range r.Missing {
 			fmt.Fprintln(to, " ", m)
 		}
