@@ -30,6 +30,8 @@ var dependencies = []struct {
 	{"golang.org/x/term", false, "asks for a password without echo"},
 	{"golang.org/x/text", false, "Unicode normalisation for names and search"},
 	{"golang.org/x/time", false, "token buckets for rate limits"},
+	{"modernc.org/libc", false, "the calling convention of modernc.org/sqlite, for the one function of it that we replace"},
+	{"modernc.org/sqlite", false, "what zombiezen.com/go/sqlite stands on: its VFS syncs files by fsync, ours by fdatasync"},
 	{"zombiezen.com/go/sqlite", false, "SQLite without a C compiler and without database/sql's locks and copies"},
 
 	{"github.com/matrix-org/gomatrixserverlib", true, "an independent implementation of the room algorithms to compare ours with"},

@@ -80,7 +80,11 @@ func (s *sqliteSession) pragmas(settings ...string) error {
 
 // connect opens a connection with our settings and those given.
 func (e *sqliteEngine) connect(settings ...string) (*sqliteSession, error) {
-	conn, err := sqlite.OpenConn(e.path, sqlite.OpenReadWrite|sqlite.OpenCreate)
+	name, flags, err := sqliteFile(e.path)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := sqlite.OpenConn(name, flags|sqlite.OpenReadWrite|sqlite.OpenCreate)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", e.path, err)
 	}
