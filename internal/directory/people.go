@@ -40,6 +40,8 @@ const (
 	peoplePage   = 200 // accounts and profiles looked at in one batch
 	// peopleLag is how many positions without news of people may pass until that is noted.
 	peopleLag = 256
+	// gatherPeople is how long events are gathered while there are many: few of them are news of people.
+	gatherPeople = 100 * time.Millisecond
 	// readPeriod is how often members of rooms that this server came into are looked at, readChunk how many at once.
 	readPeriod = time.Minute
 	readChunk  = 100
@@ -80,6 +82,7 @@ func (h *handled) get() (sqldb.Pos, <-chan struct{}) {
 func (d *Directory) Start(w *work.Runner) {
 	w.Follow(work.Follower{
 		Name: "user directory", Kinds: []bus.Kind{bus.RoomEvent, bus.ProfileChanged, bus.UserChanged}, Batch: d.followPeople,
+		Gather: gatherPeople,
 	})
 	w.Schedule(work.Job{Name: "read members for the user directory", Period: readPeriod, Run: d.readRooms})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/maypok86/otter/v2"
 
@@ -116,7 +117,8 @@ func (p *Push) Start(w *work.Runner) {
 		Batch: func(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, work.Effect, error) {
 			return f.batch(ctx, from, last)
 		},
-		Kinds: []bus.Kind{bus.RoomEvent, bus.AccountData, bus.Receipt, bus.PushDue},
+		Kinds:  []bus.Kind{bus.RoomEvent, bus.AccountData, bus.Receipt, bus.PushDue},
+		Gather: 50 * time.Millisecond, // long beside a commit, short beside the way to a phone
 	})
 	w.Lead("tell push gateways", func(ctx context.Context, _ *work.Lease) error { return p.deliver(ctx) })
 }

@@ -42,6 +42,10 @@ type Follower struct {
 	// kinds only. Nil means everything.
 	Kinds []bus.Kind
 
+	// Gather is the least time from the begin of a batch to that of the next: a busy stream is handled in larger pieces, which cost
+	// less each, while what happens after a quiet moment is handled at once.
+	Gather time.Duration
+
 	// FromNow has a follower that never ran begin at the current end of the stream instead of its beginning.
 	FromNow bool
 }
@@ -77,14 +81,16 @@ func (r *Runner) Follow(f Follower) {
 
 // cursor is a follower at work.
 type cursor struct {
-	r     *Runner
-	l     *Lease
-	f     Follower
-	pos   sqldb.Pos // handled up to here
-	saved sqldb.Pos // in the database
-	last  sqldb.Pos // the stream's end when we took over, which the bus may not know yet
-	when  time.Time // saved was written or read
-	news  *news     // nil for a follower of everything
+	r      *Runner
+	l      *Lease
+	f      Follower
+	pos    sqldb.Pos // handled up to here
+	saved  sqldb.Pos // in the database
+	last   sqldb.Pos // the stream's end when we took over, which the bus may not know yet
+	when   time.Time // saved was written or read
+	began  time.Time // of the last batch
+	behind bool      // the last batch did not come to the end
+	news   *news     // nil for a follower of everything
 }
 
 // news is what the bus told of the kinds that a follower cares for.
@@ -156,9 +162,13 @@ func (c *cursor) run(ctx context.Context) error {
 		}
 		to, effect := last, Effect(nil)
 		if c.news == nil || !c.news.none(c.pos, last) {
+			if last, err = c.gather(ctx, last); err != nil {
+				return err
+			}
 			if to, effect, err = c.f.Batch(ctx, c.pos, last); err != nil {
 				return err
 			}
+			c.behind = to < last
 		}
 		if to <= c.pos || to > last {
 			return fmt.Errorf("%s handled %d to %d and came to %d", c.f.Name, c.pos, last, to)
@@ -193,6 +203,18 @@ func (c *cursor) wait(ctx context.Context) (sqldb.Pos, error) {
 		return 0, c.save(ctx, c.pos, nil)
 	}
 	return c.r.db.Last(ctx) // hints may have been lost
+}
+
+// gather waits until it is time for the next batch, and returns the end of the stream by then.
+func (c *cursor) gather(ctx context.Context, last sqldb.Pos) (sqldb.Pos, error) {
+	if wait := c.f.Gather - time.Since(c.began); wait > 0 && !c.behind {
+		if err := sleep(ctx, wait); err != nil {
+			return 0, err
+		}
+		last = max(last, c.r.bus.Last())
+	}
+	c.began = time.Now()
+	return last, nil
 }
 
 // save moves the cursor in the database, with the effect.

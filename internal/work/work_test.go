@@ -416,3 +416,35 @@ func TestFollowKinds(t *testing.T) {
 		}
 	})
 }
+
+// A follower that gathers has time between its batches, and sees each position once all the same.
+func TestGather(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		const gather = 20 * time.Millisecond
+		n := newNode(t, open, "a")
+		type batch struct {
+			at         time.Time
+			from, last sqldb.Pos
+		}
+		batches := make(chan batch, 1000)
+		n.run.Follow(work.Follower{Name: "patient", Gather: gather, Batch: func(_ context.Context, from, last sqldb.Pos) (sqldb.Pos, work.Effect, error) {
+			batches <- batch{time.Now(), from, last}
+			return last, nil, nil
+		}})
+		var seen []batch
+		for len(seen) < 5 {
+			write(t, n)
+			for len(batches) > 0 {
+				seen = append(seen, <-batches)
+			}
+		}
+		for i, b := range seen[1:] {
+			if b.from != seen[i].last {
+				t.Errorf("a batch begins at %d, the one before ended at %d", b.from, seen[i].last)
+			}
+			if d := b.at.Sub(seen[i].at); d < gather {
+				t.Errorf("batches %v apart", d)
+			}
+		}
+	})
+}
