@@ -27,11 +27,13 @@ var (
 		ORDER BY e.ts, e.ord LIMIT $3`)
 	lastByTime = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ts <= $2 AND e.ord IS NOT NULL AND (e.flags & 7) = 0
 		ORDER BY e.ts DESC, e.ord DESC LIMIT $3`)
-	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
+	// From is inclusive in these two: were it "ord > $1", SQLite would compare $1 with the bound of the partial index, and so prepare
+	// the statement again for each value.
+	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord >= $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
 		ORDER BY e.ord LIMIT $3`)
+	liveEvents  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord >= $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
 	eventsAtPos = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord = ANY($1) AND e.ord > 0 AND (e.flags & 7) = 0`)
 	redactedOrd = sqldb.SQL(`SELECT ord FROM events WHERE event_id = $1 AND room_nid = $2 AND ord > 0 AND (flags & 16) <> 0`)
-	liveEvents  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord > $1 AND e.ord <= $2 AND e.ord > 0 ORDER BY e.ord`)
 )
 
 // loading collects events from a query. Those in the cache are taken from there.
@@ -105,6 +107,7 @@ func (g *Graph) replaced(nids ...EventNID) {
 	if len(nids) == 0 {
 		return
 	}
+	g.tail.drop(nids)
 	g.fill.Lock()
 	defer g.fill.Unlock()
 	g.changes++
@@ -254,7 +257,10 @@ func one(found []*Event, err error) (*Event, bool, error) {
 
 // EventsSince returns visible live events of all rooms in stream order: positions after from, up to to, at most limit of them.
 func (g *Graph) EventsSince(ctx context.Context, from, to sqldb.Pos, limit int) ([]*Event, error) {
-	return g.query(ctx, streamEvents, from, to, limit)
+	if events, ok := g.tail.since(from, to, limit); ok {
+		return events, nil
+	}
+	return g.query(ctx, streamEvents, from+1, to, limit)
 }
 
 // EventsAtPositions returns the visible live events at positions, in no order.

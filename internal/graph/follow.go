@@ -25,7 +25,7 @@ func (g *Graph) Refresh(ctx context.Context, from, to sqldb.Pos) error {
 }
 
 func (g *Graph) refresh(ctx context.Context, from, to sqldb.Pos) error {
-	found, err := g.query(ctx, liveEvents, from, to)
+	found, err := g.query(ctx, liveEvents, from+1, to)
 	if err != nil {
 		return err
 	}
@@ -69,11 +69,12 @@ type follower struct {
 	from, to sqldb.Pos
 }
 
-// Follow subscribes to the bus at once and returns a function that, until its context ends, runs Refresh for what other nodes wrote.
+// Follow subscribes to the bus at once, keeps the newest events that it tells of in memory, and returns a function that, until its context ends, runs Refresh for what other nodes wrote.
 // A server calls Follow once, before it answers requests.
 func (g *Graph) Follow(b *bus.Bus) (run func(context.Context) error) {
 	f := &follower{g: g, wake: make(chan struct{}, 1)}
-	_, cancel := b.Subscribe(f.hear)
+	from, cancel := b.Subscribe(f.hear)
+	g.tail.begin(from)
 	return func(ctx context.Context) error {
 		err := f.run(ctx)
 		cancel() // not after a panic: a supervisor then calls run again
@@ -82,6 +83,7 @@ func (g *Graph) Follow(b *bus.Bus) (run func(context.Context) error) {
 }
 
 func (f *follower) hear(r bus.Range) {
+	f.g.tail.hear(r)
 	if !r.Foreign {
 		return
 	}
@@ -130,6 +132,7 @@ func (f *follower) run(ctx context.Context) error {
 
 // forgetEvents empties the cache of events.
 func (g *Graph) forgetEvents() {
+	g.tail.forget()
 	g.fill.Lock()
 	defer g.fill.Unlock()
 	g.changes++

@@ -48,6 +48,7 @@ type Graph struct {
 	rooms   *otter.Cache[RoomNID, *room]
 	names   *otter.Cache[id.RoomID, RoomNID]
 	rosters *otter.Cache[RoomNID, *roster]
+	tail    tail
 
 	// pending holds the state events of queued commits by number, for those who build on heads that are not durable yet.
 	pending sync.Map // EventNID to *Event
