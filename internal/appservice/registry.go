@@ -275,7 +275,7 @@ func (g *Registry) Follow(ctx context.Context) error {
 		case <-g.wake:
 		}
 		g.stale.Store(false)
-		if err := g.reload(ctx); err != nil {
+		if err := g.reload(ctx); err != nil && ctx.Err() == nil {
 			g.log.Error("registrations of application services could not be read", "error", err)
 		}
 		select {
