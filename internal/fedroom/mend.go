@@ -54,6 +54,9 @@ type mend struct {
 	lacks map[id.EventID]*room.Missing
 	// lost are events that can have no place in the room, and why.
 	lost map[id.EventID]error
+	// failed are events about which this server could not decide, and why: those that need too large a resolution, for one. They wait, and what
+	// follows them does.
+	failed map[id.EventID]error
 	// forged are staged events of which this server has only a copy that its signers did not sign.
 	forged map[id.EventID]bool
 	// chased are events whose auth chain was asked for.
@@ -98,7 +101,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
-		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{},
+		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
 	}
 	budget := outsiderTime
 	for _, s := range waiting {
@@ -275,12 +278,26 @@ func (m *mend) admit(ctx context.Context) error {
 			if _, ok := mxerr.Of(r.Err); ok {
 				m.lost[p.ID()] = r.Err
 			} else if r.Err != nil {
-				return r.Err
+				if ctx.Err() != nil {
+					return r.Err
+				}
+				m.fail(ctx, p.ID(), r.Err)
 			}
 			delete(m.pool, p.ID())
 		}
 	}
 	return nil
+}
+
+// fail notes that this server could not decide about an event. Others of the room don't suffer for it.
+func (m *mend) fail(ctx context.Context, e id.EventID, err error) {
+	m.failed[e] = err
+	m.f.cfg.Log.WarnContext(ctx, "could not judge an event, and will try again", "room", m.place.room, "event", e, "err", err)
+}
+
+// behindFailed reports whether an event follows one that could not be judged.
+func (m *mend) behindFailed(missing *room.Missing) bool {
+	return slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.failed[x] != nil })
 }
 
 // stored reports whether an event is part of the room by now.
@@ -386,7 +403,7 @@ func (m *mend) edge() (latest []id.EventID, wanted map[id.EventID]bool) {
 		}
 		open := false
 		for _, p := range missing.Prev {
-			if m.pool[p] == nil && m.lost[p] == nil {
+			if m.pool[p] == nil && m.lost[p] == nil && m.failed[p] == nil {
 				wanted[p], open = true, true
 			}
 		}
@@ -470,7 +487,7 @@ func (m *mend) oldest() *event.PDU {
 	var oldest *event.PDU
 	for e, missing := range m.lacks {
 		p := m.pool[e]
-		if p == nil || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
+		if p == nil || m.behindFailed(missing) || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
 			continue
 		}
 		if oldest == nil || p.Depth() < oldest.Depth() {
@@ -545,7 +562,12 @@ func (m *mend) graftBefore(ctx context.Context, e *event.PDU) (bool, error) {
 			return true, nil
 		}
 		if _, missing := errors.AsType[*room.Missing](err); !missing {
-			return false, err
+			if ctx.Err() != nil {
+				return false, err
+			}
+			m.fail(ctx, e.ID(), err)
+			delete(m.pool, e.ID())
+			return true, nil
 		}
 		m.note(fmt.Errorf("graft %s: %w", e.ID(), err))
 	}
@@ -598,7 +620,17 @@ func (m *mend) fates(ctx context.Context, waiting []staged) []fate {
 
 // why says why an event still waits.
 func (m *mend) why(e id.EventID) error {
+	if err := m.failed[e]; err != nil {
+		return err
+	}
 	cause := m.cause
+	if missing := m.lacks[e]; missing != nil {
+		for _, x := range missing.Prev {
+			if err := m.failed[x]; err != nil {
+				return fmt.Errorf("it follows %s: %w", x, err)
+			}
+		}
+	}
 	switch {
 	case cause != nil:
 	case len(m.servers) == 0:

@@ -14,6 +14,7 @@ import (
 	"myelin/internal/room"
 	"myelin/internal/sqldb/sqldbtest"
 	"myelin/matrix/id"
+	"myelin/matrix/stateres"
 )
 
 // pair is two servers in one room.
@@ -281,6 +282,49 @@ func TestGivenUp(t *testing.T) {
 		}
 		if troubles, _ = fedroom.Troubles(t.Context(), b.db, 10); len(troubles) > 0 {
 			t.Errorf("listed are %+v", troubles)
+		}
+	})
+}
+
+// An event that needs a larger resolution than this server makes is listed as given up, after it was tried again and again, and what follows it waits as
+// long. Other events of the room don't.
+func TestTooLargeFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		a, c := w.server("a.example"), w.server("c.example")
+		w.mostResolved = 3
+		b := w.server("b.example")
+		alice, bob, carol := a.user("alice"), b.user("bob"), c.user("carol")
+		r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+		a.setState(r, alice, "m.room.power_levels", "", `{"state_default":0}`)
+		must(t, b.join(r, bob, a.name))
+		must(t, c.join(r, carol, a.name))
+		a.deliver(b, a.stateEvent(r, "m.room.member", string(carol)))
+		ours, theirs := b.setState(r, bob, "org.example.x", "", `{"n":1}`), a.setState(r, alice, "org.example.x", "", `{"n":2}`)
+		after := a.say(r, alice, "after it")
+		b.deliver(c, ours)
+		said := c.speak(r, carol, 3)
+		a.deliver(b, theirs, after)
+		c.deliver(b, said[2])
+		must(t, b.fed.Repair(t.Context(), r))
+		for _, e := range said {
+			if stored, ok, _ := b.graph.Event(t.Context(), e); !ok || stored.Flags&graph.Outlier != 0 {
+				t.Errorf("%s waits for others", e)
+			}
+		}
+		for range 24 {
+			time.Sleep(61 * time.Minute)
+			must(t, b.fed.Repair(t.Context(), r))
+		}
+		b.say(r, bob, "the room goes on")
+		troubles, err := fedroom.Troubles(t.Context(), b.db, 10)
+		must(t, err)
+		listed := map[id.EventID]string{}
+		for _, x := range troubles {
+			listed[x.Event] = x.Reason
+		}
+		if len(listed) != 2 || !strings.Contains(listed[theirs], stateres.ErrTooLarge.Error()) || !strings.Contains(listed[after], string(theirs)) {
+			t.Errorf("listed are %v", listed)
 		}
 	})
 }

@@ -49,6 +49,8 @@ type town struct {
 	authority *nettest.Authority
 	folder    string
 	roots     *x509.CertPool
+	// mostResolved bounds what servers resolve that are started from now on.
+	mostResolved int
 }
 
 func newTown(t testing.TB) *town {
@@ -119,7 +121,7 @@ func (w *town) serverOn(name id.ServerName, open sqldbtest.Open) *server {
 	t.Cleanup(e.Close)
 	version, _ := roomver.Get(roomver.Default)
 	s.rooms = room.New(room.Config{
-		Graph: s.graph, Ours: s.ours, DefaultVersion: version, Alias: aliases.Lookup,
+		Graph: s.graph, Ours: s.ours, DefaultVersion: version, Alias: aliases.Lookup, MostResolved: w.mostResolved,
 		Profile: func(_ context.Context, u id.UserID) (room.Profile, error) {
 			return room.Profile{DisplayName: "Name of " + u.Localpart()}, nil
 		},

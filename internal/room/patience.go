@@ -73,8 +73,12 @@ func (r *Rooms) recommendable(ctx context.Context, p patience, in incoming, u *u
 		if p.brief {
 			return in, late
 		}
+		return in, nil
 	}
-	if _, refused := mxerr.Of(err); !refused || ctx.Err() != nil {
+	if ctx.Err() != nil {
+		return in, ctx.Err()
+	}
+	if _, refused := mxerr.Of(err); !refused {
 		return in, err
 	}
 	r.cfg.Log.Debug("an event is not recommended", slog.String("event", string(in.pdu.ID())), slog.Any("error", err))

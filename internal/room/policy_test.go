@@ -1,6 +1,7 @@
 package room_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -269,6 +270,50 @@ func TestPolicyOnManyReceipts(t *testing.T) {
 		}
 		if n.newest(r).ID() != chain[5].ID() {
 			t.Error("the chain's end is not the room's")
+		}
+	})
+}
+
+// What goes wrong while the policy server is asked about one event is no other event's fault: those before it are in the room, and it is not refused.
+func TestAskingThatEndsEarly(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		r, j := n.policed()
+		n.receive(n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, n.newest(r)))
+		var chain []*event.PDU
+		last := n.newest(r)
+		first := n.remote(r, erin, "m.room.message", nil, `{"body":"0"}`, last)
+		chain = append(chain, first)
+		for i := range 3 {
+			last := chain[i]
+			d := event.Draft{RoomID: r, Type: "m.room.message", Sender: erin, Content: fmt.Appendf(nil, `{"body":"%d"}`, i+1), OriginServerTS: 1, Depth: last.Depth() + 1}
+			d.PrevEvents, d.AuthEvents = []id.EventID{last.ID()}, first.AuthEvents()
+			p, err := d.Build(last.Version(), erin.Domain(), mustKey(t), nil)
+			must(t, err)
+			chain = append(chain, p)
+		}
+		ctx, cancel := context.WithCancel(n.ctx)
+		defer cancel()
+		j.refuses = func(p *event.PDU) error {
+			if p.ID() != chain[2].ID() {
+				return nil
+			}
+			cancel()
+			return mxerr.New(mxerr.CodeConnectionFailed, "it can't be reached")
+		}
+		for i, result := range n.ReceiveAll(ctx, r, chain) {
+			_, refused := mxerr.Of(result.Err)
+			switch {
+			case i < 2 && (result.Err != nil || result.Verdict != room.Accepted):
+				t.Errorf("event %d, before the failure: %+v", i, result)
+			case i >= 2 && (result.Err == nil || refused):
+				t.Errorf("event %d: %+v", i, result)
+			}
+		}
+		j.refuses = func(*event.PDU) error { return nil }
+		for i, result := range n.ReceiveAll(n.ctx, r, chain) {
+			if result.Err != nil || result.Verdict != room.Accepted {
+				t.Errorf("event %d, the second time: %+v", i, result)
+			}
 		}
 	})
 }

@@ -89,18 +89,16 @@ func (r *Rooms) receiveAll(ctx context.Context, room id.RoomID, pdus []*event.PD
 		seen[pdu.ID()] = true
 		q, err := r.queue(ctx, l, graph.TxnRef{}, r.judging(ctx, in, &results[i]))
 		if err != nil {
-			return failed(results, err)
+			results[i].Err = err
+			continue
 		}
 		if u, ok := errors.AsType[*unrecommended](q.err); ok {
 			if in, err = r.recommendable(ctx, patience, in, u); err == nil {
 				q, err = r.queue(ctx, l, graph.TxnRef{}, r.judging(ctx, in, &results[i]))
 			}
-			if late, ok := errors.AsType[*Unjudged](err); ok {
-				results[i].Err = late
-				continue
-			}
 			if err != nil {
-				return failed(results, err)
+				results[i].Err = err // its own: others may be in the room already, or need nobody's judgement
+				continue
 			}
 		}
 		waiting[i] = q

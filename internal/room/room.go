@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync/atomic"
@@ -41,6 +42,8 @@ type Config struct {
 	// Succeeded runs in the transaction by which a local user joins a room that replaces another one, and copies
 	// what the user keeps for that. It may run several times. Optional.
 	Succeeded func(tx *sqldb.Tx, user id.UserID, old, replacement id.RoomID) error
+	// MostResolved bounds the events that one state resolution loads. 0: as many as the state and auth chain of a room that may be joined.
+	MostResolved int
 }
 
 // Profile is the part of a user's profile that is copied into membership events.
@@ -96,7 +99,7 @@ func New(cfg Config) *Rooms {
 		tardy:     otter.Must(&otter.Options[id.ServerName, time.Time]{MaximumSize: maxSlow}),
 		coverages: newCoverages(),
 
-		resolvable: resolvable{events: maxResolved, large: largeResolved, bytes: maxResolvedBytes},
+		resolvable: resolvable{events: cmp.Or(cfg.MostResolved, maxResolved), large: largeResolved, bytes: maxResolvedBytes},
 		resolving:  make(chan struct{}, largeAtOnce()),
 	}
 }
