@@ -37,6 +37,7 @@ var stack = []struct {
 	{"internal/bus", "matrix internal/sqldb"},
 	{"internal/work", "internal/sqldb internal/bus"},
 	{"internal/blob", "internal/sqldb"},
+	{"internal/blob/s3test", ""},
 	{"internal/ours", "matrix internal/sqldb"},
 	{"internal/web", "matrix"},
 	{"internal/words", ""},

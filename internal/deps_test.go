@@ -16,6 +16,7 @@ var dependencies = []struct {
 	{"github.com/BurntSushi/toml", false, "reads the configuration file and reports unknown keys with their position"},
 	{"github.com/jackc/pgx/v5", false, "the PostgreSQL protocol with pipelining, which database/sql can't express"},
 	{"github.com/maypok86/otter/v2", false, "a bounded concurrent cache with a good eviction policy"},
+	{"github.com/minio/minio-go/v7", false, "the protocol of S3: signatures, retries, parts, and what stores make of them"},
 	{"github.com/prometheus/client_golang", false, "the metrics format that operators' tools read"},
 	{"github.com/schollz/progressbar/v3", false, "progress of long commands on a terminal"},
 	{"github.com/spf13/cobra", false, "subcommands, flags and their help text"},
@@ -34,6 +35,7 @@ var dependencies = []struct {
 	{"modernc.org/sqlite", false, "what zombiezen.com/go/sqlite stands on: its VFS syncs files by fsync, ours by fdatasync"},
 	{"zombiezen.com/go/sqlite", false, "SQLite without a C compiler and without database/sql's locks and copies"},
 
+	{"github.com/johannesboyne/gofakes3", true, "a store that speaks the protocol of S3 in the test process"},
 	{"github.com/matrix-org/gomatrixserverlib", true, "an independent implementation of the room algorithms to compare ours with"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", true, "compares our responses with the specification's schemas"},
 	{"maunium.net/go/mautrix", true, "a real client for the integration tests"},

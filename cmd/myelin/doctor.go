@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,11 @@ func (d *doctor) choices(c *config.Config) {
 	}
 	if c.RateLimits == "off" {
 		d.think("Rate limits are off: one client can keep the server busy, and passwords can be guessed quickly.")
+	}
+	if strings.HasPrefix(c.S3.Endpoint, "http:") {
+		if u, err := url.Parse(c.S3.Endpoint); err == nil && !loopback(u.Hostname()) {
+			d.think("s3.endpoint is an http URL: whoever is on the way between this machine and the store can read the files of users.")
+		}
 	}
 	if c.Metrics.Listen != "" {
 		if host, _, err := net.SplitHostPort(c.Metrics.Listen); err == nil && !loopback(host) {
@@ -197,10 +203,25 @@ func (d *doctor) database(ctx context.Context, c *config.Config) (running bool) 
 	if len(users.Users) == 0 {
 		d.think("There is no account. Make one with: myelin user create")
 	}
+	d.files(ctx, data)
 	if data.Running() {
 		d.troubles(ctx, data)
 	}
 	return data.Running()
+}
+
+// files says whether files of users can be stored.
+func (d *doctor) files(ctx context.Context, data *server.Commands) {
+	var found server.FilesCheck
+	err := data.Do(ctx, http.MethodGet, "/media/store", nil, &found)
+	switch {
+	case err != nil:
+		d.wrong("Whether files can be stored can't be found out: %v.", err)
+	case found.Problem != "":
+		d.wrong("Files can't be stored in %s: %s.", found.Place, found.Problem)
+	default:
+		d.good("Files can be stored in %s.", found.Place)
+	}
 }
 
 // troubles says which rooms lack events that could not be had, and which servers are out of reach.

@@ -127,6 +127,16 @@ func TestDoctor(t *testing.T) {
 	if err == nil || !strings.Contains(out, "- client.listen:") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	mustCall(t, "", "token", "list") // makes the data folder
+	out, err = call(t, "", "doctor", "-o", "client.listen=127.0.0.1:0")
+	if err != nil || !strings.Contains(out, "+ Files can be stored in myelin-data/media.") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	const secret = "nobody-may-see-this"
+	out, err = call(t, "", "doctor", "-o", "client.listen=127.0.0.1:0", "-o", "s3.endpoint=http://127.0.0.1:1", "-o", "s3.bucket=files", "-o", "s3.access_key=a", "-o", "s3.secret_key="+secret)
+	if err == nil || !strings.Contains(out, "- Files can't be stored in the bucket files at http://127.0.0.1:1: ") || strings.Contains(out, secret) {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if err := os.WriteFile("file", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,18 +1,27 @@
 package blob
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
+
+	"myelin/internal/sqldb"
 )
 
 // ErrTooLarge says that a content has more bytes than its writer allowed.
 var ErrTooLarge = errors.New("blob: the content is too large")
+
+const (
+	// flushEvery is after how many bytes the disk is told to begin to write them.
+	flushEvery = 8 << 20
+	// besides is from how many bytes on they are hashed beside the writing of them.
+	besides = 64 << 10
+)
 
 // Content is what is being written. It is used by one goroutine, and ends with Store.Keep or Discard.
 type Content struct {
@@ -21,6 +30,7 @@ type Content struct {
 	sum   hash.Hash
 	limit int64
 	size  int64
+	begun int64 // up to where the disk was told to write
 	hash  Hash
 }
 
@@ -38,11 +48,36 @@ func (c *Content) Write(p []byte) (int, error) {
 	if int64(len(p)) > c.limit-c.size {
 		return 0, ErrTooLarge
 	}
-	n, err := c.file.Write(p)
-	c.sum.Write(p[:n])
+	n, err := c.write(p)
 	c.size += int64(n)
 	if err != nil {
-		err = fmt.Errorf("write media: %w", err)
+		return n, fmt.Errorf("write media: %w", err)
+	}
+	if c.size-c.begun >= flushEvery {
+		// Otherwise the disk would have nothing to do until all is here.
+		beginSync(c.file, c.begun, c.size-c.begun)
+		c.begun = c.size
+	}
+	return n, nil
+}
+
+// write gives the bytes to the file and to the hash, at the same time where there are many of them.
+func (c *Content) write(p []byte) (int, error) {
+	if len(p) < besides {
+		n, err := c.file.Write(p)
+		c.sum.Write(p[:n])
+		return n, err
+	}
+	hashed := make(chan struct{})
+	go func() {
+		c.sum.Write(p)
+		close(hashed)
+	}()
+	n, err := c.file.Write(p)
+	<-hashed
+	if err != nil {
+		// The hash is of more than what was written, and of no use: no content is kept whose writing failed.
+		c.limit = -1
 	}
 	return n, err
 }
@@ -77,41 +112,59 @@ func (c *Content) Discard() {
 	}
 }
 
-// place puts the file where it stays, for good, and returns its name there.
-func (c *Content) place() (string, error) {
-	if c.file == nil {
-		return "", errors.New("place media: the content has ended")
+// errGone says that a content which was there is not any more.
+var errGone = errors.New("blob: the content is gone")
+
+// Keep stores a content and adds a reference to it, in one transaction with what record does: the row that refers to it. Whatever comes
+// of it, the content must not be used again. record may run several times.
+func (s *Store) Keep(ctx context.Context, c *Content, record func(tx *sqldb.Tx) error) error {
+	defer c.Discard()
+	if c.file == nil || c.limit < 0 {
+		return errors.New("keep media: the content has ended or could not be written")
 	}
-	if err := c.file.Sync(); err != nil {
-		return "", fmt.Errorf("sync media: %w", err)
+	if err := s.keepAgain(ctx, c.Hash(), record); !errors.Is(err, errGone) {
+		return err
 	}
-	name := c.file.Name()
-	err := c.file.Close()
-	c.file = nil
-	if err == nil {
-		var file string
-		if file, err = c.move(name); err == nil {
-			return file, nil
+	file := newFile(c.hash)
+	if err := s.shelf.put(ctx, c, file); err != nil {
+		return err
+	}
+	var kept string
+	err := s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if _, err := tx.Exec(sqlRefer, c.hash[:], file, c.size); err != nil {
+			return err
 		}
+		var size int64
+		if _, err := tx.Get(sqlFile, []any{c.hash[:]}, &kept, &size); err != nil {
+			return err
+		}
+		return record(tx)
+	})
+	switch {
+	case errors.Is(err, sqldb.ErrUnknownOutcome):
+		// The file may be referred to. If it is not, Sweep finds it.
+	case err != nil || kept != file:
+		s.remove(ctx, file)
 	}
-	return "", errors.Join(fmt.Errorf("place media: %w", err), os.Remove(name))
+	return err
 }
 
-func (c *Content) move(name string) (string, error) {
-	file := newFile(c.Hash())
-	shard := c.store.path(path.Dir(file))
-	if _, known := c.store.shards.Load(shard); !known {
-		if err := os.Mkdir(shard, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-		// Whoever made it may not have come to this yet.
-		if err := syncFolder(c.store.folder); err != nil {
-			return "", err
-		}
-		c.store.shards.Store(shard, true)
+// keepAgain refers to a content that is there already, which saves the writing of it. The error is errGone where it isn't.
+func (s *Store) keepAgain(ctx context.Context, h Hash, record func(tx *sqldb.Tx) error) error {
+	switch _, _, err := s.find(ctx, h); {
+	case errors.Is(err, ErrMissing):
+		return errGone
+	case err != nil:
+		return err
 	}
-	if err := os.Rename(name, c.store.path(file)); err != nil {
-		return "", err
-	}
-	return file, syncFolder(shard)
+	return s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		n, err := tx.Exec(sqlReferAgain, h[:])
+		if err == nil && n == 0 {
+			err = errGone
+		}
+		if err != nil {
+			return err
+		}
+		return record(tx)
+	})
 }

@@ -6,12 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"time"
 
 	"myelin/internal/sqldb"
 )
@@ -31,7 +31,7 @@ func HashFrom(b []byte) (Hash, error) {
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// A blob's file is called as it is in the folder, with a slash. Its size is in bytes.
+// A blob's file is called as it is in the folder, with a slash, and in the bucket behind the prefix. Its size is in bytes.
 var migrations = []sqldb.Migration{{Slice: "blob", Version: 1, SQL: `
 	CREATE TABLE blobs (
 		hash BLOB NOT NULL PRIMARY KEY,
@@ -40,6 +40,11 @@ var migrations = []sqldb.Migration{{Slice: "blob", Version: 1, SQL: `
 		refs BIGINT NOT NULL
 	);
 	CREATE UNIQUE INDEX blobs_by_file ON blobs (file);
+`}, {Slice: "blob", Version: 2, SQL: `
+	CREATE TABLE blob_owner (
+		one BIGINT NOT NULL PRIMARY KEY,
+		name TEXT NOT NULL
+	);
 `}}
 
 var (
@@ -52,33 +57,64 @@ var (
 
 	sqlFile = sqldb.SQL(`SELECT file, size FROM blobs WHERE hash = $1`)
 
+	sqlReferAgain = sqldb.SQL(`UPDATE blobs SET refs = refs + 1 WHERE hash = $1`)
+
+	sqlOwn = sqldb.SQL(`INSERT INTO blob_owner (one, name) VALUES (1, $1) ON CONFLICT (one) DO NOTHING`)
+
+	sqlOwner = sqldb.SQL(`SELECT name FROM blob_owner WHERE one = 1`)
+
 	sqlKnown = sqldb.SQL(`SELECT file FROM blobs WHERE file = ANY($1)`)
 )
 
 // ErrMissing says that there is no such content.
 var ErrMissing = errors.New("blob: there is no such content")
 
+// ErrAway says that the bucket can't be reached, or refuses what is asked of it. It may be better later.
+var ErrAway = errors.New("blob: the store of files can't be used")
+
 // Config is what Open needs.
 type Config struct {
 	DB *sqldb.DB
-	// Folder is made where it does not exist. Nodes that share a database share the folder too.
+	// Folder is made where it does not exist. Nodes that share a database share the folder too, unless they share a bucket: then each has
+	// a folder of its own for what is under way.
 	Folder string
+	// Bucket is where contents stay, unless it is nil: then they stay in the folder.
+	Bucket *Bucket
 	Log    *slog.Logger // nil discards
 }
 
-// Store is a folder of contents. All methods may be called from any goroutine.
+// Store keeps contents. All methods may be called from any goroutine.
 type Store struct {
 	db     *sqldb.DB
 	folder string
+	shelf  shelf
+	owner  string
 	log    *slog.Logger
-	// shards are the folders that this process knows to be durable.
-	shards sync.Map
+}
+
+// Body is a content that is read: a file where the store is a folder. It must be closed.
+type Body interface {
+	io.ReadSeeker
+	io.Closer
+}
+
+// shelf is where contents stay: a folder or a bucket.
+type shelf interface {
+	// put stores a content under a name that was never used. It may end the content.
+	put(ctx context.Context, c *Content, file string) error
+	// open fails with ErrMissing where there is no such file.
+	open(ctx context.Context, file string, size int64) (Body, error)
+	remove(ctx context.Context, file string) error
+	// old calls page with the names of files that were stored before a time.
+	old(ctx context.Context, owner string, before time.Time, page func(files []string) error) error
+	// check says what keeps the shelf from being used.
+	check(ctx context.Context, owner string) error
 }
 
 // incoming is the folder of contents that are being written. It is within the store's, so that they can be renamed.
 const incoming = "incoming"
 
-// Open prepares a store.
+// Open prepares a store. It does not ask a bucket: see Check.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -87,25 +123,45 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("make the folder for media: %w", err)
 	}
 	if err := c.DB.Migrate(ctx, migrations...); err != nil {
-		return nil, fmt.Errorf("prepare the table of media files: %w", err)
+		return nil, fmt.Errorf("prepare the tables of media files: %w", err)
 	}
-	return &Store{db: c.DB, folder: c.Folder, log: c.Log}, nil
+	s := &Store{db: c.DB, folder: c.Folder, shelf: &folder{root: c.Folder}, log: c.Log}
+	if c.Bucket == nil {
+		return s, nil
+	}
+	b, err := openBucket(*c.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	s.shelf = b
+	err = s.db.Write(ctx, func(tx *sqldb.Tx) error {
+		if _, err := tx.Exec(sqlOwn, rand.Text()); err != nil {
+			return err
+		}
+		_, err := tx.Get(sqlOwner, nil, &s.owner)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("name the owner of the bucket: %w", err)
+	}
+	return s, nil
 }
 
-// path is where a file of the table stands.
-func (s *Store) path(file string) string { return filepath.Join(s.folder, filepath.FromSlash(file)) }
+// Check says what keeps the store from being used, as a clause. The error wraps ErrAway where it may be better later by itself.
+func (s *Store) Check(ctx context.Context) error { return s.shelf.check(ctx, s.owner) }
+
+// shardLetters is how many letters of a hash name the folder of its file.
+const shardLetters = 3
 
 // newFile makes a name for content: a shard of 4096, the hash, and letters that nobody had before.
 func newFile(h Hash) string {
 	text := h.String()
-	return text[:3] + "/" + text + "-" + strings.ToLower(rand.Text()[:12])
+	return text[:shardLetters] + "/" + text + "-" + strings.ToLower(rand.Text()[:12])
 }
 
-// Open opens a content for reading. The error wraps ErrMissing where there is none.
-func (s *Store) Open(ctx context.Context, h Hash) (*os.File, error) {
-	var file string
-	var size int64
-	err := s.db.Read(ctx, func(tx *sqldb.Tx) error {
+// find looks up a content. The error wraps ErrMissing where there is none.
+func (s *Store) find(ctx context.Context, h Hash) (file string, size int64, err error) {
+	err = s.db.Read(ctx, func(tx *sqldb.Tx) error {
 		found, err := tx.Get(sqlFile, []any{h[:]}, &file, &size)
 		if err == nil && !found {
 			err = ErrMissing
@@ -113,45 +169,18 @@ func (s *Store) Open(ctx context.Context, h Hash) (*os.File, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", h, err)
+		return "", 0, fmt.Errorf("find %s: %w", h, err)
 	}
-	f, err := os.Open(s.path(file))
-	if errors.Is(err, fs.ErrNotExist) {
-		// It was deleted just now, or the folder is not the one that belongs to the database.
-		return nil, fmt.Errorf("open %s: %w (%w)", file, ErrMissing, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open a content: %w", err)
-	}
-	return f, nil
+	return file, size, nil
 }
 
-// Keep stores a content and adds a reference to it, in one transaction with what record does: the row that refers to it. Whatever comes
-// of it, the content must not be used again. record may run several times.
-func (s *Store) Keep(ctx context.Context, c *Content, record func(tx *sqldb.Tx) error) error {
-	file, err := c.place()
+// Open opens a content for reading, which may go on after ctx has ended. The error wraps ErrMissing where there is none.
+func (s *Store) Open(ctx context.Context, h Hash) (Body, error) {
+	file, size, err := s.find(ctx, h)
 	if err != nil {
-		c.Discard()
-		return err
+		return nil, err
 	}
-	var kept string
-	err = s.db.Write(ctx, func(tx *sqldb.Tx) error {
-		if _, err := tx.Exec(sqlRefer, c.hash[:], file, c.size); err != nil {
-			return err
-		}
-		var size int64
-		if _, err := tx.Get(sqlFile, []any{c.hash[:]}, &kept, &size); err != nil {
-			return err
-		}
-		return record(tx)
-	})
-	switch {
-	case errors.Is(err, sqldb.ErrUnknownOutcome):
-		// The file may be referred to. If it is not, Sweep finds it.
-	case err != nil || kept != file:
-		s.remove(file)
-	}
-	return err
+	return s.shelf.open(ctx, file, size)
 }
 
 // Refer adds a reference to a content that the transaction knows to be there.
@@ -162,8 +191,6 @@ func (s *Store) Refer(tx *sqldb.Tx, h Hash) error {
 	}
 	return err
 }
-
-var sqlReferAgain = sqldb.SQL(`UPDATE blobs SET refs = refs + 1 WHERE hash = $1`)
 
 // Drop takes references away: choose deletes the rows that referred and returns the hashes, one for each row. Contents that nobody
 // refers to any more are deleted. choose may run several times.
@@ -194,14 +221,23 @@ func (s *Store) Drop(ctx context.Context, choose func(tx *sqldb.Tx) ([]Hash, err
 		return err
 	}
 	for _, file := range files {
-		s.remove(file)
+		if !s.remove(ctx, file) {
+			break // Sweep finds them.
+		}
 	}
 	return nil
 }
 
+// removeTime bounds deleting a file.
+const removeTime = 30 * time.Second
+
 // remove deletes a file that nobody refers to. If it fails, Sweep tries again.
-func (s *Store) remove(file string) {
-	if err := os.Remove(s.path(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *Store) remove(ctx context.Context, file string) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
+	defer cancel()
+	err := s.shelf.remove(ctx, file)
+	if err != nil {
 		s.log.Warn("a file of media could not be deleted", "error", err)
 	}
+	return err == nil
 }

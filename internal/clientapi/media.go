@@ -63,7 +63,7 @@ func (a *API) upload(ctx context.Context, r *web.Request) (*web.Response, error)
 	}
 	u, err := a.Media.Upload(ctx, up)
 	if err != nil {
-		return nil, err
+		return nil, mediaError(err)
 	}
 	return web.JSON(map[string]any{"content_uri": u.String()}), nil
 }
@@ -97,7 +97,7 @@ func (a *API) uploadTo(ctx context.Context, r *web.Request) (*web.Response, erro
 		return nil, err
 	}
 	if err := a.Media.Fulfil(ctx, u, up); err != nil {
-		return nil, err
+		return nil, mediaError(err)
 	}
 	return web.Empty, nil
 }
@@ -154,7 +154,7 @@ func (a *API) previewPage(ctx context.Context, r *web.Request) (*web.Response, e
 	}
 	preview, err := a.Media.Preview(ctx, r.Caller.User, r.Query("url"), at)
 	if err != nil {
-		return nil, err
+		return nil, mediaError(err)
 	}
 	return web.JSON(preview), nil
 }
@@ -184,6 +184,8 @@ func mediaError(err error) error {
 		return web.Status(err, http.StatusBadGateway)
 	case errors.Is(err, media.ErrNoThumbnail):
 		return web.Status(err, http.StatusBadRequest)
+	case errors.Is(err, media.ErrAway):
+		return web.Status(err, http.StatusServiceUnavailable)
 	}
 	return err
 }

@@ -87,6 +87,7 @@ func (c *Config) check() []problem {
 			wrong("media.preview_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
 		}
 	}
+	c.checkS3(wrong)
 	if c.Support.MatrixID != "" {
 		if _, err := id.ParseUserID(c.Support.MatrixID); err != nil {
 			wrong("support.matrix_id", "%v; write a user ID such as @admin:example.org", err)

@@ -75,6 +75,8 @@ type Config struct {
 	Rtc RTC `toml:"rtc"`
 	// Files that users send, and copies of those of other servers.
 	Media Media `toml:"media"`
+	// A store that speaks the protocol of S3 (Amazon's, MinIO, Garage, Ceph, ...) as the place of files, instead of a folder.
+	S3 S3 `toml:"s3"`
 	// Notifications of users' devices.
 	Push Push `toml:"push"`
 	// What the operator tells users in the name of the server.
@@ -226,7 +228,7 @@ type RTC struct {
 // Media is about files.
 type Media struct {
 	// The folder for files. Empty means the folder media in data_dir. Several nodes on one database need one
-	// that they share.
+	// that they share, or a bucket that they share (s3.endpoint): then each has a folder of its own for uploads under way.
 	Folder string `toml:"folder"`
 
 	// The largest file that a user may upload, such as "50MiB".
@@ -264,6 +266,35 @@ type Media struct {
 	// access token: anybody who knows a file's address gets it. For clients and servers that know no others. What is
 	// stored while this is true can be had that way later, too; what is stored while it is false cannot.
 	LegacyUnauthenticated bool `toml:"legacy_unauthenticated"`
+}
+
+// S3 is about a store of files on the network.
+type S3 struct {
+	// The URL of the store, such as https://s3.example.org, without the bucket. Empty means that files are in media.folder. The two
+	// use the same names: to move, copy the folders of three letters in media.folder into the bucket behind s3.prefix, or back,
+	// while the server is stopped.
+	Endpoint string `toml:"endpoint"`
+
+	// The bucket, which must exist. The server needs to list it, and to read, write and delete in it. Versioning would keep what
+	// users delete.
+	Bucket string `toml:"bucket"`
+
+	// What stands before the names of all files in the bucket, such as "myelin/". Servers with databases of their own may share a
+	// bucket if each has another prefix.
+	Prefix string `toml:"prefix"`
+
+	// The region of the bucket, as the store calls it.
+	Region string `toml:"region"`
+
+	// The name of the key that requests are signed with.
+	AccessKey string `toml:"access_key"`
+
+	// The secret of that key.
+	SecretKey string `toml:"secret_key" is:"secret"`
+
+	// Where requests name the bucket: "path" (https://s3.example.org/bucket), "dns" (https://bucket.s3.example.org), or
+	// "auto", which is dns for Amazon's and path for others.
+	Lookup string `toml:"lookup"`
 }
 
 // Push is about push gateways, which users' apps name and which this server tells of notifications.
@@ -330,6 +361,7 @@ func Default() *Config {
 			MaxUpload: 100 << 20, MaxRemote: 100 << 20, RemoteCache: 10 << 30, RemoteCacheAge: Duration(90 * 24 * time.Hour),
 			ThumbnailCache: 2 << 30, Previews: "on", PreviewCache: 1 << 30,
 		},
+		S3:      S3{Region: "us-east-1", Lookup: "auto"},
 		Notices: Notices{Localpart: "server-notices", Name: "Server Notices"},
 		Log:     Log{Level: "info", Format: "text", Requests: "on"},
 	}

@@ -89,6 +89,8 @@ func TestErrorsNameKeyAndRemedy(t *testing.T) {
 		"negative size":      {Sources{Options: []string{"media.max_upload=-1MiB"}}, []string{"media.max_upload", `"50MiB"`}},
 		"overflow":           {Sources{Options: []string{"media.remote_cache=9999999999GiB"}}, []string{"media.remote_cache"}},
 		"size of nothing":    {Sources{File: write(t, "[media]\nmax_remote = 5")}, []string{"media.max_remote", "50MiB"}},
+		"bucket alone":       {Sources{Options: []string{"s3.bucket=files"}}, []string{"s3.bucket", "s3.endpoint"}},
+		"store":              {Sources{Options: []string{"s3.endpoint=https://a:" + secret + "@h/", "s3.bucket=F", "s3.prefix=/x", "s3.region=", "s3.lookup=x"}}, []string{"s3.endpoint", "s3.bucket", "s3.prefix", "us-east-1", "s3.access_key", "MYELIN_S3_SECRET_KEY", "auto, path, dns"}},
 		"database":           {Sources{Options: []string{"database=mysql://u:" + secret + "@h/d"}}, []string{"database", "postgres://"}},
 		"several at once":    {Sources{Options: []string{"rate_limits=x", "log.level=loud", "log.format=xml", "log.requests=x"}}, []string{"rate_limits", "log.level", "log.format", "log.requests"}},
 		"support":            {Sources{Options: []string{"support.email=x", "support.matrix_id=x", "support.page=x"}}, []string{"support.email", "support.matrix_id", "support.page"}},

@@ -30,7 +30,7 @@ func (a *API) download(ctx context.Context, r *web.Request) (*web.Response, erro
 	}
 	f, err := a.Media.Download(ctx, w)
 	if err != nil {
-		return nil, err
+		return nil, mediaError(err)
 	}
 	return inParts(r, f), nil
 }
@@ -46,13 +46,21 @@ func (a *API) thumbnail(ctx context.Context, r *web.Request) (*web.Response, err
 		return nil, err
 	}
 	f, err := a.Media.Thumbnail(ctx, w, size)
-	if errors.Is(err, media.ErrNoThumbnail) {
-		err = web.Status(err, http.StatusBadRequest)
-	}
 	if err != nil {
-		return nil, err
+		return nil, mediaError(err)
 	}
 	return inParts(r, f), nil
+}
+
+// mediaError gives errors of files the status that the specification has for them.
+func mediaError(err error) error {
+	switch {
+	case errors.Is(err, media.ErrNoThumbnail):
+		return web.Status(err, http.StatusBadRequest)
+	case errors.Is(err, media.ErrAway):
+		return web.Status(err, http.StatusServiceUnavailable)
+	}
+	return err
 }
 
 // wanted reads which file of the name that was asked is wanted.

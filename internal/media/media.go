@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -119,7 +118,7 @@ type File struct {
 	// Name is what the file is called; may be empty.
 	Name string
 	Size int64
-	Body *os.File
+	Body blob.Body
 }
 
 // Want says which file is wanted, by whom.
@@ -190,13 +189,29 @@ func (m *Media) locate(ctx context.Context, w Want) (f *row, err error) {
 	return f, nil
 }
 
+// ErrAway says that files can't be stored or read at this time. It comes together with the reason, which clients need not know.
+var ErrAway = mxerr.New(mxerr.CodeUnknown, "The files of this server can't be reached for now. Try again later.")
+
+// told turns an error of the store into one that clients are told.
+func told(err error) error {
+	switch {
+	case errors.Is(err, blob.ErrMissing):
+		return errNoFile
+	case errors.Is(err, blob.ErrAway):
+		return fmt.Errorf("%w (%w)", ErrAway, err)
+	}
+	return err
+}
+
+// keep stores a content together with its row.
+func (m *Media) keep(ctx context.Context, c *blob.Content, record func(*sqldb.Tx) error) error {
+	return told(m.blobs.Keep(ctx, c, record))
+}
+
 func (m *Media) open(ctx context.Context, f *row) (*File, error) {
 	body, err := m.blobs.Open(ctx, f.hash)
-	if errors.Is(err, blob.ErrMissing) {
-		return nil, errNoFile
-	}
 	if err != nil {
-		return nil, err
+		return nil, told(err)
 	}
 	return &File{ContentType: f.contentType, Name: f.name, Size: f.size, Body: body}, nil
 }

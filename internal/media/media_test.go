@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"myelin/internal/blob"
+	"myelin/internal/blob/s3test"
 	"myelin/internal/fedclient"
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
@@ -31,18 +33,33 @@ type node struct {
 	t      testing.TB
 	ctx    context.Context
 	folder string
+	bucket *s3test.Server // nil where files stay in the folder
 }
 
+// each runs a test on both engines, with the files in a folder and in a bucket.
 func each(t *testing.T, limits Limits, run func(n *node)) {
-	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) { run(start(t, open(), limits)) })
+	t.Run("folder", func(t *testing.T) {
+		sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) { run(start(t, open(), limits)) })
+	})
+	t.Run("bucket", func(t *testing.T) {
+		sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) { run(startOn(t, open(), limits, s3test.Start(t))) })
+	})
 }
 
-func start(t testing.TB, db *sqldb.DB, limits Limits) *node {
+func start(t testing.TB, db *sqldb.DB, limits Limits) *node { return startOn(t, db, limits, nil) }
+
+func startOn(t testing.TB, db *sqldb.DB, limits Limits, bucket *s3test.Server) *node {
 	t.Helper()
-	n := &node{t: t, ctx: t.Context(), folder: filepath.Join(t.TempDir(), "media")}
+	n := &node{t: t, ctx: t.Context(), folder: filepath.Join(t.TempDir(), "media"), bucket: bucket}
+	files := blob.Config{DB: db, Folder: n.folder}
+	if bucket != nil {
+		files.Bucket = &blob.Bucket{
+			Endpoint: bucket.URL, Name: s3test.Bucket, Region: "us-east-1", Lookup: "path", AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
+		}
+	}
 	names, err := ours.Open(n.ctx, ours.Config{DB: db, Names: []id.ServerName{"here.example"}})
 	n.ok(err)
-	blobs, err := blob.Open(n.ctx, blob.Config{DB: db, Folder: n.folder})
+	blobs, err := blob.Open(n.ctx, files)
 	n.ok(err)
 	client, err := fedclient.Open(n.ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"*"}})
 	n.ok(err)
@@ -70,7 +87,7 @@ func (n *node) refused(code mxerr.Code, err error) {
 	}
 }
 
-// files counts what is in the folder.
+// files counts what is in the folder and in the bucket.
 func (n *node) files() (count int) {
 	n.t.Helper()
 	n.ok(filepath.WalkDir(n.folder, func(_ string, d fs.DirEntry, err error) error {
@@ -79,6 +96,9 @@ func (n *node) files() (count int) {
 		}
 		return err
 	}))
+	if n.bucket != nil {
+		count += len(n.bucket.Names())
+	}
 	return count
 }
 
@@ -195,6 +215,35 @@ func TestFailedUploads(t *testing.T) {
 type iotestErr struct{ err error }
 
 func (e iotestErr) Read([]byte) (int, error) { return 0, e.err }
+
+// TestStoreAway: while the store of files is away nothing is taken and nothing is lost, and clients are told nothing of it but that.
+func TestStoreAway(t *testing.T) {
+	n := startOn(t, sqldbtest.SQLite(t), Limits{Thumbnails: 1 << 20}, s3test.Start(t))
+	picture := encoded(t, quarters(300, 300), typePNG)
+	u, err := n.Upload(n.ctx, Upload{User: alice, Body: bytes.NewReader(picture)})
+	n.ok(err)
+	away := func(err error) {
+		t.Helper()
+		if e, _ := mxerr.Of(err); !errors.Is(err, ErrAway) || e != ErrAway || strings.Contains(e.Text, "bucket") {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	n.bucket.Refuse(http.StatusForbidden)
+	_, err = n.Download(n.ctx, Want{URI: u})
+	away(err)
+	_, err = n.Thumbnail(n.ctx, Want{URI: u}, Size{Width: 32, Height: 32})
+	away(err)
+	_, err = n.Upload(n.ctx, Upload{User: alice, Body: strings.NewReader("new")})
+	away(err)
+	n.bucket.Refuse(0)
+	if n.files() != 1 || !n.has(u) {
+		t.Errorf("%d files", n.files())
+	}
+	n.bucket.Cut(100)
+	f, err := n.Thumbnail(n.ctx, Want{URI: u}, Size{Width: 32, Height: 32})
+	n.ok(err)
+	n.ok(f.Body.Close())
+}
 
 // TestTrim: copies go by age and, the oldest first, by size; thumbnails by size, and with their image.
 func TestTrim(t *testing.T) {

@@ -266,7 +266,7 @@ func (m *Media) keepPreview(ctx context.Context, user id.UserID, key [32]byte, f
 		return err
 	}
 	if pic != nil {
-		err = m.blobs.Keep(ctx, pic.content, record)
+		err = m.keep(ctx, pic.content, record)
 	} else {
 		err = m.db.Write(ctx, record)
 	}

@@ -128,7 +128,7 @@ func (m *Media) fetch(ctx context.Context, w Want) (*row, error) {
 		hash: c.Hash(), size: c.Size(), contentType: cleanType(in.ContentType), name: NameOf(in.Disposition), legacy: m.legacy,
 		expires: time.Now().UnixMilli(),
 	}
-	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
+	err = m.keep(ctx, c, func(tx *sqldb.Tx) error {
 		n, err := tx.Exec(sqlAddCopy, w.Server, w.ID, f.hash[:], f.size, f.contentType, f.name, f.expires, f.legacy)
 		if err == nil && n == 0 {
 			err = errTwice

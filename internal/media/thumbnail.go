@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"strconv"
@@ -161,28 +162,31 @@ func (m *Media) makeOnce(ctx context.Context, source blob.Hash, size Size) (*row
 // makeThumbnail makes a thumbnail, or finds that the original is one.
 func (m *Media) makeThumbnail(ctx context.Context, source blob.Hash, size Size) (*row, error) {
 	in, err := m.blobs.Open(ctx, source)
-	if errors.Is(err, blob.ErrMissing) {
-		return nil, errNoFile
-	}
 	if err != nil {
-		return nil, err
+		return nil, told(err)
 	}
-	defer in.Close()
+	defer func() { in.Close() }()
 	now := time.Now().UnixMilli()
 	picture, err := inspect(in)
 	if err != nil {
-		return nil, err
+		return nil, told(err)
 	}
 	if picture.fits(size) {
-		info, err := in.Stat()
+		length, err := in.Seek(0, io.SeekEnd)
 		if err != nil {
 			return nil, fmt.Errorf("look at an image: %w", err)
 		}
-		return &row{hash: source, size: info.Size(), contentType: picture.contentType, expires: now}, nil
+		return &row{hash: source, size: length, contentType: picture.contentType, expires: now}, nil
 	}
 	if picture.memory > maxDecoding {
 		return nil, ErrTooManyPixels
 	}
+	// Nobody waits for the memory while the store is slow.
+	local, err := m.blobs.Local(in)
+	if err != nil {
+		return nil, told(err)
+	}
+	in = local
 	share := picture.share()
 	if err := m.decoding.Acquire(ctx, share); err != nil {
 		return nil, fmt.Errorf("wait for other images: %w", err)
@@ -205,7 +209,7 @@ func (m *Media) makeThumbnail(ctx context.Context, source blob.Hash, size Size) 
 		return nil, fmt.Errorf("write a thumbnail: %w", err)
 	}
 	t.hash, t.size = c.Hash(), c.Size()
-	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
+	err = m.keep(ctx, c, func(tx *sqldb.Tx) error {
 		n, err := tx.Exec(sqlAddThumbnail, source[:], size.Width, size.Height, size.method(), t.hash[:], t.size, t.contentType, now)
 		if err == nil && n == 0 {
 			err = errTwice

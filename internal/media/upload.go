@@ -68,7 +68,7 @@ func (m *Media) Upload(ctx context.Context, up Upload) (URI, error) {
 		return URI{}, err
 	}
 	u := URI{up.User.Domain(), rand.Text()}
-	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
+	err = m.keep(ctx, c, func(tx *sqldb.Tx) error {
 		h := c.Hash()
 		_, err := tx.Exec(sqlAdd, u.Server, u.ID, up.User, h[:], c.Size(), cleanType(up.ContentType), up.Name, time.Now().UnixMilli(), m.legacy)
 		if err != nil {
@@ -183,7 +183,7 @@ func (m *Media) Fulfil(ctx context.Context, u URI, up Upload) error {
 	if err != nil {
 		return err
 	}
-	err = m.blobs.Keep(ctx, c, func(tx *sqldb.Tx) error {
+	err = m.keep(ctx, c, func(tx *sqldb.Tx) error {
 		h, now := c.Hash(), time.Now()
 		n, err := tx.Exec(sqlFulfil, u.Server, u.ID, h[:], c.Size(), cleanType(up.ContentType), up.Name, now.UnixMilli(), m.legacy)
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 
-	"myelin/internal/blob"
 	"myelin/internal/media"
 	"myelin/internal/web"
 	"myelin/matrix/id"
@@ -48,6 +47,7 @@ func (k *core) mediaCommands() []web.Route {
 		{Method: http.MethodGet, Path: "/media/quarantine", Op: "listQuarantine", Handle: k.withMedia(listQuarantine)},
 		{Method: http.MethodPost, Path: "/media/quarantine", Op: "quarantineMedia", Handle: k.withMedia(k.quarantineMedia)},
 		{Method: http.MethodPost, Path: "/media/release", Op: "releaseMedia", Handle: k.withMedia(releaseMedia)},
+		{Method: http.MethodGet, Path: "/media/store", Op: "checkMediaStore", Handle: k.checkFiles},
 		{Method: http.MethodPost, Path: "/media/remove", Op: "removeMedia", Handle: k.withMedia(k.removeMedia)},
 	}
 }
@@ -56,7 +56,7 @@ func (k *core) mediaCommands() []web.Route {
 // the folder, so that a running server needs not be told.
 func (k *core) withMedia(do func(context.Context, *media.Media, *web.Request) (*web.Response, error)) web.Handler {
 	return func(ctx context.Context, r *web.Request) (*web.Response, error) {
-		blobs, err := blob.Open(ctx, blob.Config{DB: k.db, Folder: k.config.MediaFolder(), Log: k.log})
+		blobs, err := k.openBlobs(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"myelin/internal/blob/s3test"
 	"myelin/internal/config"
 	"myelin/internal/spectest"
 	"myelin/internal/sqldb"
@@ -84,6 +85,24 @@ func (c *Client) downloads(path, contentType string, content []byte) *Answer {
 	return a
 }
 
+// eachStore runs a test on both engines, with the files in a folder and in a bucket.
+func eachStore(t *testing.T, run func(t *testing.T, s *Server), configure ...func(*config.Config)) {
+	t.Helper()
+	t.Run("folder", func(t *testing.T) { Each(t, run, configure...) })
+	t.Run("bucket", func(t *testing.T) {
+		Each(t, run, append(configure, func(c *config.Config) { inBucket(s3test.Start(t))(c) })...)
+	})
+}
+
+// inBucket has a server keep its files in a store.
+func inBucket(store *s3test.Server) func(*config.Config) {
+	return func(c *config.Config) {
+		c.S3 = config.S3{
+			Endpoint: store.URL, Bucket: s3test.Bucket, Region: "us-east-1", Lookup: "auto", AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
+		}
+	}
+}
+
 func openLegacy(c *config.Config) { c.Media.LegacyUnauthenticated = true }
 
 // Spec: cs uploadContent
@@ -92,7 +111,7 @@ func openLegacy(c *config.Config) { c.Media.LegacyUnauthenticated = true }
 // Spec: cs getContent
 // Spec: cs getContentOverrideName
 func TestMedia(t *testing.T) {
-	Each(t, func(t *testing.T, s *Server) {
+	eachStore(t, func(t *testing.T, s *Server) {
 		alice, bob := s.Register(t, "alice"), s.Register(t, "bob")
 		content := bytes.Repeat([]byte("content "), 100_000)
 		u := alice.uploads("näme.png", "image/png", content)
@@ -271,7 +290,7 @@ func jpegOf(t testing.TB, m image.Image) []byte {
 // Spec: cs getContentThumbnailAuthed
 // Spec: cs getContentThumbnail
 func TestThumbnails(t *testing.T) {
-	Each(t, func(t *testing.T, s *Server) {
+	eachStore(t, func(t *testing.T, s *Server) {
 		alice := s.Register(t, "alice")
 		large := alice.uploads("", "image/gif", pngOf(t, photo(400, 200))) // whose type is a lie
 		shot := alice.uploads("", "image/jpeg", jpegOf(t, photo(1000, 800)))
@@ -350,10 +369,59 @@ func TestFederatedMedia(t *testing.T) {
 	})
 }
 
+// TestStoreAway: clients learn that files can't be had while the store is away, everything else works, and no acknowledged file is lost.
+func TestStoreAway(t *testing.T) {
+	store := s3test.Start(t)
+	Each(t, func(t *testing.T, s *Server) {
+		s.Expect("can't be reached for now")
+		alice := s.Register(t, "alice")
+		content := []byte(Unique("content"))
+		u := alice.uploads("", "text/plain", content)
+		asks := func(method, path string, body []byte) (int, string) {
+			t.Helper()
+			r, err := http.NewRequest(method, s.URL+path, bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+alice.Token)
+			resp, err := s.http.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp.StatusCode, string(text)
+		}
+		store.Refuse(http.StatusServiceUnavailable)
+		for _, rq := range [][2]string{{"GET", authed + "download/" + u}, {"POST", mediaUpload}} {
+			status, text := asks(rq[0], rq[1], []byte(Unique("more")))
+			if status != http.StatusServiceUnavailable || !strings.Contains(text, "M_UNKNOWN") || strings.Contains(text, "bucket") {
+				t.Errorf("%v: %d %s", rq, status, text)
+			}
+		}
+		s.Restart()
+		alice.CreateRoom(nil)
+		store.Refuse(0)
+		alice.downloads(authed+"download/"+u, "text/plain", content)
+		alice.uploads("", "text/plain", []byte("it is back"))
+	}, func(c *config.Config) {
+		inBucket(store)(c)
+		c.S3.Prefix = Unique("server") + "/"
+	})
+}
+
 // TestMediaSurvivesACrash: what was acknowledged is there, bytes and all.
 func TestMediaSurvivesACrash(t *testing.T) {
+	t.Run("folder", func(t *testing.T) { crashWithMedia(t) })
+	t.Run("bucket", func(t *testing.T) { crashWithMedia(t, inBucket(s3test.Start(t))) })
+}
+
+func crashWithMedia(t *testing.T, configure ...func(*config.Config)) {
 	n := NewNet(t, sqldb.SQLite, 1)
-	s := n.Start("a.test")
+	s := n.Start("a.test", configure...)
 	alice := s.Register(t, "alice")
 	kept := map[string]string{}
 	for i := range 20 {
