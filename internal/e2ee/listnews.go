@@ -46,7 +46,6 @@ var none = &ListChanges{Changed: []id.UserID{}, Left: []id.UserID{}}
 
 // listItem is a change of a user's keys, or, with a room, of a membership.
 type listItem struct {
-	pos  sqldb.Pos
 	user id.UserID
 	room graph.RoomNID
 	left bool      // of the room, not joined
@@ -55,9 +54,12 @@ type listItem struct {
 
 // listNews remembers the latest changes, so that a sync which has none to tell finds that out without the database.
 type listNews struct {
-	mu    sync.Mutex // guards all below
-	since sqldb.Pos  // everything after it is here
-	items []listItem
+	mu     sync.Mutex // guards recent
+	recent bus.Recent[listItem]
+}
+
+func newListNews(since sqldb.Pos) *listNews {
+	return &listNews{recent: bus.Recent[listItem]{Max: maxNews, Since: since}}
 }
 
 // hear takes a piece of the stream.
@@ -65,53 +67,33 @@ func (n *listNews) hear(r bus.Range) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if r.Foreign {
-		n.since, n.items = r.To, nil
+		n.recent.Restart(r.To)
 	}
 	for _, e := range r.Entries {
 		switch e.Kind {
 		case bus.DeviceListLocal, bus.DeviceListRemote:
-			item := listItem{pos: e.Pos, user: e.User}
+			item := listItem{user: e.User}
 			if o, ok := e.Data.(OwnChange); ok {
 				item.user, item.own = o.About, e.User
 			}
-			n.add(item)
+			n.recent.Add(e.Pos, item)
 		case bus.RoomEvent:
 			ev, ok := e.Data.(*graph.Event)
 			if !ok || ev.Change == nil || ev.Change.Old == ev.Change.New {
 				continue
 			}
 			if joined := ev.Change.New == graph.Join; joined || ev.Change.Old == graph.Join {
-				n.add(listItem{pos: e.Pos, user: ev.Change.User, room: ev.Room, left: !joined})
+				n.recent.Add(e.Pos, listItem{user: ev.Change.User, room: ev.Room, left: !joined})
 			}
 		}
 	}
 }
 
-func (n *listNews) add(item listItem) {
-	if len(n.items) >= maxNews {
-		half := len(n.items) / 2
-		n.since = n.items[half-1].pos
-		n.items = append(n.items[:0:0], n.items[half:]...)
-	}
-	n.items = append(n.items, item)
-}
-
-// after returns what happened in (from, to], and false where memory doesn't reach back so far. What is returned doesn't change.
-func (n *listNews) after(from, to sqldb.Pos) ([]listItem, bool) {
+// between returns what happened at the positions after from, up to to, and false where memory doesn't reach back so far.
+func (n *listNews) between(from, to sqldb.Pos) ([]bus.Item[listItem], bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if from < n.since {
-		return nil, false
-	}
-	start := len(n.items)
-	for start > 0 && n.items[start-1].pos > from {
-		start--
-	}
-	end := start
-	for end < len(n.items) && n.items[end].pos <= to {
-		end++
-	}
-	return n.items[start:end:end], true
+	return n.recent.Between(from, to)
 }
 
 // users is a set.
@@ -143,7 +125,7 @@ type encounters struct {
 // Spec: cs getKeysChanges
 func (e *Encryption) Changes(ctx context.Context, w Window) (*ListChanges, error) {
 	m := &encounters{changed: make(users), came: make(users), went: make(users)}
-	items, known := e.lists.after(w.From, w.To)
+	items, known := e.lists.between(w.From, w.To)
 	switch {
 	case known && w.Rooms != nil:
 		m.entered, m.left = w.Joined, w.Left
@@ -164,8 +146,9 @@ func (e *Encryption) Changes(ctx context.Context, w Window) (*ListChanges, error
 }
 
 // remember finds who may be news in memory.
-func (m *encounters) remember(w Window, items []listItem) {
-	for _, it := range items {
+func (m *encounters) remember(w Window, items []bus.Item[listItem]) {
+	for _, item := range items {
+		it := item.What
 		_, in := w.Rooms[it.room]
 		switch {
 		case it.own != "" && it.own != w.User:

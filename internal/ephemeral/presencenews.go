@@ -18,8 +18,7 @@ import (
 // news remembers the latest changes of presence and the latest joins, so that a sync which has nothing to say about presence
 // finds that out without the database. Ephemeral.mu guards it.
 type news struct {
-	since sqldb.Pos // everything after it is here
-	items []newsItem
+	recent bus.Recent[newsItem]
 	// epochs count the changes of memberships that were seen, for users by a hash of their ID; foreign counts the times when
 	// other nodes may have made some.
 	epochs  [1024]uint64
@@ -31,7 +30,6 @@ type news struct {
 
 // newsItem is a change of presence, or, with a room, that somebody joined it.
 type newsItem struct {
-	pos  sqldb.Pos
 	user id.UserID
 	room graph.RoomNID
 }
@@ -55,24 +53,24 @@ const (
 var stmtShown = sqldb.SQL(`SELECT ` + presenceColumns + ` WHERE state <> 'offline' AND pos <= $1 LIMIT $2`)
 
 func newNews(since sqldb.Pos) news {
-	return news{since: since, seed: maphash.MakeSeed(), shared: otter.Must(&otter.Options[pair, verdict]{MaximumSize: maxPairs})}
+	return news{recent: bus.Recent[newsItem]{Max: maxNews, Since: since}, seed: maphash.MakeSeed(), shared: otter.Must(&otter.Options[pair, verdict]{MaximumSize: maxPairs})}
 }
 
 // hear takes a piece of the stream.
 func (n *news) hear(r bus.Range) {
 	if r.Foreign {
-		n.since, n.items = r.To, nil
+		n.recent.Restart(r.To)
 		n.foreign++
 	}
 	for _, e := range r.Entries {
 		switch e.Kind {
 		case bus.Presence:
-			n.add(newsItem{pos: e.Pos, user: e.User})
+			n.recent.Add(e.Pos, newsItem{user: e.User})
 		case bus.RoomEvent:
 			if ev, ok := e.Data.(*graph.Event); ok && ev.Change != nil && ev.Change.Old != ev.Change.New {
 				*n.epoch(ev.Change.User)++
 				if ev.Change.New == graph.Join {
-					n.add(newsItem{e.Pos, ev.Change.User, ev.Room})
+					n.recent.Add(e.Pos, newsItem{ev.Change.User, ev.Room})
 				}
 			}
 		case bus.Membership:
@@ -84,32 +82,6 @@ func (n *news) hear(r bus.Range) {
 // epoch is the counter of a user. Caller holds mu.
 func (n *news) epoch(user id.UserID) *uint64 {
 	return &n.epochs[maphash.String(n.seed, string(user))%uint64(len(n.epochs))]
-}
-
-func (n *news) add(item newsItem) {
-	if len(n.items) >= maxNews {
-		half := len(n.items) / 2
-		n.since = n.items[half-1].pos
-		n.items = append(n.items[:0:0], n.items[half:]...)
-	}
-	n.items = append(n.items, item)
-}
-
-// after returns what happened in (from, to], and false where memory doesn't reach back so far. Caller holds mu; what is
-// returned doesn't change.
-func (n *news) after(from, to sqldb.Pos) ([]newsItem, bool) {
-	if from < n.since {
-		return nil, false
-	}
-	start := len(n.items)
-	for start > 0 && n.items[start-1].pos > from {
-		start--
-	}
-	end := start
-	for end < len(n.items) && n.items[end].pos <= to {
-		end++
-	}
-	return n.items[start:end:end], true
 }
 
 // PresenceNews returns m.presence events for what a user may know of that changed in (from, to]: the presence of those
@@ -137,7 +109,7 @@ func (e *Ephemeral) presenceNews(ctx context.Context, user id.UserID, from, to s
 		return e.presenceAtFirst(ctx, user, to)
 	}
 	e.mu.Lock()
-	items, known := e.news.after(from, to)
+	items, known := e.news.recent.Between(from, to)
 	e.mu.Unlock()
 	if known && len(items) == 0 {
 		return nil, nil
@@ -146,10 +118,10 @@ func (e *Ephemeral) presenceNews(ctx context.Context, user id.UserID, from, to s
 	var entered []graph.RoomNID
 	if known {
 		for _, item := range items {
-			if item.room != 0 && item.user == user {
-				entered = append(entered, item.room)
+			if what := item.What; what.room != 0 && what.user == user {
+				entered = append(entered, what.room)
 			} else {
-				about = append(about, item.user)
+				about = append(about, what.user)
 			}
 		}
 	} else {

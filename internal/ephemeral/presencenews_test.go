@@ -1,7 +1,6 @@
 package ephemeral
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -97,22 +96,5 @@ func TestNoNewsCostsNothing(t *testing.T) {
 	}
 	if after := n.db.Stats(); after.Reads != before.Reads+1 {
 		t.Errorf("a known pair cost %d reads, want 1", after.Reads-before.Reads)
-	}
-}
-
-func TestNewsForgetTheOldest(t *testing.T) {
-	n := newNews(5)
-	for i := range maxNews + 10 {
-		n.add(newsItem{pos: sqldb.Pos(10 + i), user: id.UserID(fmt.Sprint(i))})
-	}
-	if _, known := n.after(5, 1<<60); known {
-		t.Error("what was forgotten is still known")
-	}
-	if items, known := n.after(n.since, 1<<60); !known || items[0].pos != n.since+1 || len(items) != len(n.items) {
-		t.Errorf("%d of %d items, known %t", len(items), len(n.items), known)
-	}
-	last := sqldb.Pos(10 + maxNews + 9)
-	if items, known := n.after(last-2, last-1); !known || len(items) != 1 || items[0].pos != last-1 {
-		t.Errorf("got %v, %t", items, known)
 	}
 }

@@ -110,6 +110,7 @@ func Open(ctx context.Context, c Config) (*Graph, error) {
 			MaximumWeight: rosterMemory, Weigher: func(_ RoomNID, r *roster) uint32 { return uint32(500 + r.cost) },
 		}),
 	}
+	g.tail = newTail()
 	g.commits = sqldb.NewBatcher(c.DB, "graph", g.apply)
 	registerMetrics(c.Metrics, g)
 	return g, nil

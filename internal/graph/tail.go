@@ -10,17 +10,19 @@ import (
 
 const (
 	tailEvents = 4096    // events in the tail at most
-	tailBytes  = 4 << 20 // of their PDUs
+	tailBytes  = 8 << 20 // of their PDUs since all were forgotten
 )
 
 // tail is the end of the stream in memory: the visible live events that this node committed last. Those who follow the stream read the
 // same few hundred events one after the other, moments after they were written. It holds nothing of the time before another node wrote.
 type tail struct {
-	mu       sync.Mutex // guards all below
-	from, to sqldb.Pos  // events holds all visible live events at the positions after from, up to to
-	events   []*Event   // in order
-	bytes    int
+	mu     sync.Mutex // guards all below
+	to     sqldb.Pos  // recent has all such events up to here
+	recent bus.Recent[*Event]
+	bytes  int
 }
+
+func newTail() tail { return tail{recent: bus.Recent[*Event]{Max: tailEvents}} }
 
 // begin starts at a position unless the bus told of later ones already.
 func (t *tail) begin(at sqldb.Pos) {
@@ -40,7 +42,8 @@ func (t *tail) forget() {
 
 // restart makes the tail begin at a position. Caller holds mu.
 func (t *tail) restart(at sqldb.Pos) {
-	t.from, t.to, t.events, t.bytes = at, at, nil, 0
+	t.recent.Restart(at)
+	t.to, t.bytes = max(t.to, at), 0
 }
 
 func (t *tail) hear(r bus.Range) {
@@ -55,45 +58,36 @@ func (t *tail) hear(r bus.Range) {
 		if !ok || entry.Kind != bus.RoomEvent || entry.Pos == 0 {
 			continue
 		}
-		t.without(e.Pruned)
-		t.events = append(t.events, e)
-		t.bytes += len(e.PDU.Raw())
+		t.without(e.Pruned, e.Pos-1)
+		if t.bytes += len(e.PDU.Raw()); t.bytes > tailBytes {
+			t.restart(e.Pos - 1)
+			t.bytes = len(e.PDU.Raw())
+		}
+		t.recent.Add(e.Pos, e)
 	}
 	t.to = r.To
-	if len(t.events) > tailEvents || t.bytes > tailBytes {
-		t.cut(max(1, len(t.events)/2))
-	}
-}
-
-// cut drops the first n events. Caller holds mu.
-func (t *tail) cut(n int) {
-	t.from = t.events[n-1].Pos
-	t.events = slices.Clone(t.events[n:])
-	t.bytes = 0
-	for _, e := range t.events {
-		t.bytes += len(e.PDU.Raw())
-	}
 }
 
 // drop forgets events whose rows changed, and those before them.
 func (t *tail) drop(changed []EventNID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.without(changed)
+	t.without(changed, t.to)
 }
 
-// without is drop for whoever holds mu.
-func (t *tail) without(changed []EventNID) {
+// without is drop for whoever holds mu, where the events up to a position are here.
+func (t *tail) without(changed []EventNID, at sqldb.Pos) {
 	if len(changed) == 0 {
 		return
 	}
 	if len(changed) > 16 {
-		t.restart(t.to)
+		t.restart(at)
 		return
 	}
-	for i := len(t.events) - 1; i >= 0; i-- {
-		if slices.Contains(changed, t.events[i].NID) {
-			t.cut(i + 1)
+	events := t.recent.All()
+	for i := len(events) - 1; i >= 0; i-- {
+		if slices.Contains(changed, events[i].What.NID) {
+			t.recent.Cut(i + 1)
 			return
 		}
 	}
@@ -103,10 +97,14 @@ func (t *tail) without(changed []EventNID) {
 func (t *tail) since(from, to sqldb.Pos, limit int) ([]*Event, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if from < t.from || to > t.to {
+	found, ok := t.recent.Between(from, to)
+	if !ok || to > t.to {
 		return nil, false
 	}
-	first, _ := slices.BinarySearchFunc(t.events, from+1, func(e *Event, at sqldb.Pos) int { return int(e.Pos - at) })
-	last, _ := slices.BinarySearchFunc(t.events, to+1, func(e *Event, at sqldb.Pos) int { return int(e.Pos - at) })
-	return slices.Clone(t.events[first:min(last, first+limit)]), true
+	found = found[:min(limit, len(found))]
+	events := make([]*Event, len(found))
+	for i, item := range found {
+		events[i] = item.What
+	}
+	return events, true
 }

@@ -65,13 +65,13 @@ func TestTail(t *testing.T) {
 
 // The tail is bounded.
 func TestTailIsBounded(t *testing.T) {
-	var tl tail
+	tl := newTail()
 	pdu := must(event.Draft{RoomID: "!r:hs.test", Type: "m.room.message", Sender: alice, Content: []byte("{}")}.Build(v10, "hs.test", testKey, nil))(t)
 	for pos := sqldb.Pos(1); pos < 3*tailEvents; pos++ {
 		e := &Event{NID: EventNID(pos), Pos: pos, PDU: pdu}
 		tl.hear(bus.Range{From: pos - 1, To: pos, Entries: []bus.Entry{{Pos: pos, Kind: bus.RoomEvent, Data: e}}})
-		if len(tl.events) > tailEvents || tl.bytes > tailBytes {
-			t.Fatalf("%d events of %d bytes at %d", len(tl.events), tl.bytes, pos)
+		if n := len(tl.recent.All()); n > tailEvents || tl.bytes > tailBytes {
+			t.Fatalf("%d events of %d bytes at %d", n, tl.bytes, pos)
 		}
 		if got, ok := tl.since(pos-1, pos, 10); !ok || len(got) != 1 || got[0] != e {
 			t.Fatalf("the newest event of %d is %v, %v", pos, got, ok)
