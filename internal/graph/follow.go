@@ -14,7 +14,7 @@ import (
 const refreshStep = 500
 
 // Refresh makes the caches forget what another node changed by the commits of the positions after from, up to to: redactions'
-// targets, and events that joined their room's graph.
+// targets, events that joined their room's graph, and the heads of rooms.
 func (g *Graph) Refresh(ctx context.Context, from, to sqldb.Pos) error {
 	for ; from < to; from += refreshStep {
 		if err := g.refresh(ctx, from, min(to, from+refreshStep)); err != nil {
@@ -36,6 +36,7 @@ func (g *Graph) refresh(ctx context.Context, from, to sqldb.Pos) error {
 			targets = append(targets, string(target))
 		}
 		changed = append(changed, e.NID)
+		g.forgetHead(e.Room)
 	}
 	if len(targets) > 0 {
 		err = g.db.Read(ctx, func(tx *sqldb.Tx) error {

@@ -76,6 +76,32 @@ func (g *Graph) HeadOf(ctx context.Context, nid RoomNID) (*Head, error) {
 	return head, wrap(err, "load head")
 }
 
+// JoinedCount returns how many users are joined to a room. Of another node's joins and leaves it knows once this node has heard of them.
+func (g *Graph) JoinedCount(ctx context.Context, nid RoomNID) (int64, error) {
+	if r, ok := g.rooms.GetIfPresent(nid); ok {
+		r.mu.Lock()
+		head := r.head
+		r.mu.Unlock()
+		if head != nil {
+			return head.Joined, nil
+		}
+	}
+	head, err := g.HeadOf(ctx, nid)
+	if err != nil {
+		return 0, err
+	}
+	return head.Joined, nil
+}
+
+// forgetHead makes the next reader of a room's head read it from the database.
+func (g *Graph) forgetHead(nid RoomNID) {
+	if r, ok := g.rooms.GetIfPresent(nid); ok {
+		r.mu.Lock()
+		r.head = nil
+		r.mu.Unlock()
+	}
+}
+
 // load reads the head, nil if there is none. What is in memory is taken if its revision is the one on disk.
 func (g *Graph) load(ctx context.Context, r *room) (head *Head, err error) {
 	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {

@@ -332,3 +332,31 @@ func TestFollow(t *testing.T) {
 		}
 	})
 }
+
+// The number of joined users needs no database where the room's head is in memory, and follows what other nodes write once that was heard.
+func TestJoinedCount(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, o sqldbtest.Open) {
+		ctx := t.Context()
+		a, b := open(t, o), open(t, o)
+		w := newRoom(t, a)
+		expect := func(g *Graph, want int64) {
+			t.Helper()
+			if n := must(g.JoinedCount(ctx, w.head.Room))(t); n != want {
+				t.Errorf("%d users are joined, want %d", n, want)
+			}
+		}
+		expect(b, 1)
+		w.member("@bob:hs.test", Join)
+		w.commit()
+		before := a.db.Stats().Reads
+		expect(a, 2)
+		if n := a.db.Stats().Reads - before; n != 0 {
+			t.Errorf("it took %d reads", n)
+		}
+		last := must(b.db.Last(ctx))(t)
+		if err := b.Refresh(ctx, last-1, last); err != nil {
+			t.Fatal(err)
+		}
+		expect(b, 2)
+	})
+}

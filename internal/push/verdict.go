@@ -122,11 +122,11 @@ const memberType = "m.room.member"
 
 // facts are what rules ask about the room.
 func (p *Push) facts(ctx context.Context, e *graph.Event) (pushrule.Facts, error) {
-	head, err := p.cfg.Graph.HeadOf(ctx, e.Room)
+	members, err := p.cfg.Graph.JoinedCount(ctx, e.Room)
 	if err != nil {
 		return pushrule.Facts{}, err
 	}
-	return pushrule.Facts{Members: int(head.Joined), SenderMayNotify: func(key string) bool {
+	return pushrule.Facts{Members: int(members), SenderMayNotify: func(key string) bool {
 		may, err := p.mayNotify(ctx, e, key)
 		return err == nil && may
 	}}, nil
