@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -205,7 +206,23 @@ func (a *answer) left(ctx context.Context, v *visit) ([]byte, error) {
 			t.events = append(t.events, e)
 		}
 	}
-	return a.appendLeft(ctx, v, t, state)
+	return a.appendLeft(ctx, v, t, a.withOwn(state, later))
+}
+
+// withOwn adds the user's own last member event to the state that holds after the timeline, which clients don't take from the timeline then.
+//
+// Spec: cs sync
+func (a *answer) withOwn(state, own []*graph.Event) []*graph.Event {
+	if a.q.Mode == StateBefore {
+		return state
+	}
+	for _, e := range own {
+		state = slices.DeleteFunc(state, func(o *graph.Event) bool { return o.PDU.Key() == e.PDU.Key() })
+		if a.q.Filter.Room.State.MatchEvent(e.PDU) {
+			state = append(state, e)
+		}
+	}
+	return state
 }
 
 // forgotten tells a client that its user has left a room, and nothing else of it, nor ever again: another device may have
@@ -217,16 +234,19 @@ func (a *answer) forgotten(ctx context.Context, v *visit) ([]byte, error) {
 		return nil, nil
 	}
 	t := &timeline{room: v.row.Room, prev: view.Token(a.to), limited: true}
+	var own []*graph.Event
 	if v.row.Event != 0 { // 0 where the room is known only from outside
 		events, err := a.s.cfg.Graph.Events(ctx, v.row.Room, []graph.EventNID{v.row.Event})
 		if err != nil {
 			return nil, err
 		}
-		if e := events[0]; e.Flags&graph.Outlier == 0 && a.q.Filter.Room.Timeline.MatchEvent(e.PDU) {
-			t.events = events
+		if e := events[0]; e.Flags&graph.Outlier == 0 {
+			if own = events; a.q.Filter.Room.Timeline.MatchEvent(e.PDU) {
+				t.events = events
+			}
 		}
 	}
-	return a.appendLeft(ctx, v, t, nil)
+	return a.appendLeft(ctx, v, t, a.withOwn(nil, own))
 }
 
 // departure finds the event that ended the user's last stay in the room, nil if there was none, and the user's later member
@@ -266,8 +286,10 @@ func (a *answer) appendLeft(ctx context.Context, v *visit, t *timeline, state []
 // appendTimeline appends the state and the timeline of a room.
 func (a *answer) appendTimeline(ctx context.Context, out []byte, t *timeline, state []*graph.Event) ([]byte, error) {
 	out = append(canon.AppendString(out, a.q.Mode.field()), `:{"events":`...)
-	out, err := a.s.cfg.View.AppendEvents(ctx, out, a.audience(), state)
-	if err != nil {
+	var err error
+	if t.told != nil && a.q.Mode != StateBefore {
+		out = append(out, t.told...)
+	} else if out, err = a.s.cfg.View.AppendEvents(ctx, out, a.audience(), state); err != nil {
 		return nil, err
 	}
 	out = append(out, `},"timeline":{"events":`...)

@@ -121,6 +121,11 @@ func TestInvites(t *testing.T) {
 		if !slices.Equal(ids(l.Get("timeline.events")), []id.EventID{reject}) || l.Get("state.events.#").Int() != 0 {
 			t.Errorf("rejected: %s", l)
 		}
+		// Who takes state from state_after alone must see there that the invite is over.
+		after := s.with(syncer.Request{User: bob, Mode: syncer.StateAfter}, b.next).room("leave", r)
+		if !slices.Equal(ids(after.Get("state_after.events")), []id.EventID{reject}) {
+			t.Errorf("rejected, with state_after: %s", after)
+		}
 		// An invite by somebody whom bob ignores does not exist.
 		must(t, s.accounts.SetData(s.ctx, bob, "", "m.ignored_user_list", []byte(`{"ignored_users":{"@alice:here.test":{}}}`)))
 		c := s.sync(bob, b.next)
