@@ -13,7 +13,7 @@ import (
 
 const (
 	// slidingSeeds are the random histories that each engine gets, slidingSteps how much happens in each.
-	slidingSeeds = 4
+	slidingSeeds = 5
 	slidingSteps = 120
 )
 

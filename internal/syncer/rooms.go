@@ -18,7 +18,7 @@ import (
 func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 	r := &roomState{a: a, v: v, full: a.first || a.q.FullState || v.entered, based: !a.first && !v.entered}
 	s := stretch{visit: v, floor: a.since, top: a.to}
-	returned := false // the user was in the room before, so the client may know a part of the timeline
+	returned := false // the client may know a part of the timeline
 	if v.entered {
 		stayed, err := a.wasJoined(ctx, v, a.since)
 		if err != nil {
@@ -26,7 +26,7 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 		}
 		if r.based = stayed; !stayed {
 			s.floor = 0
-			if returned, err = a.wasEverJoined(ctx, v); err != nil {
+			if returned, err = a.wasEverTold(ctx, v); err != nil {
 				return nil, err
 			}
 		}
@@ -143,13 +143,15 @@ func (a *answer) history(ctx context.Context, v *visit, fn func(e *graph.Event) 
 	return nil
 }
 
-// wasEverJoined reports whether the user was in the room at some time at or before since.
-func (a *answer) wasEverJoined(ctx context.Context, v *visit) (joined bool, err error) {
+// wasEverTold reports whether the client may have events of the room's timeline: the user was in the room at some time at or before since, or
+// was shown there that an invite or a knock came to nothing.
+func (a *answer) wasEverTold(ctx context.Context, v *visit) (told bool, err error) {
 	err = a.history(ctx, v, func(e *graph.Event) bool {
-		joined = e.Pos <= a.since && graph.Membership(e.PDU.Membership()) == graph.Join
-		return !joined
+		m := graph.Membership(e.PDU.Membership())
+		told = e.Pos <= a.since && m != graph.Invite && m != graph.Knock
+		return !told
 	})
-	return joined, err
+	return told, err
 }
 
 // left returns what is said of a room that the user has left or was banned from, nil for nothing.

@@ -126,6 +126,15 @@ func TestInvites(t *testing.T) {
 		if !slices.Equal(ids(after.Get("state_after.events")), []id.EventID{reject}) {
 			t.Errorf("rejected, with state_after: %s", after)
 		}
+		// Who joins after all has the rejection already: what comes now must not be put behind it.
+		again := s.sync(bob, b.next)
+		s.did(s.rooms.Invite(s.ctx, on(r, alice, bob)))
+		s.did(s.join(r, bob))
+		if j := s.sync(bob, again.next).room("join", r); !j.Get("timeline.limited").Bool() {
+			t.Errorf("joined after a rejected invite: %s", j)
+		}
+		s.did(s.leave(r, bob))
+		b = s.sync(bob, again.next)
 		// An invite by somebody whom bob ignores does not exist.
 		must(t, s.accounts.SetData(s.ctx, bob, "", "m.ignored_user_list", []byte(`{"ignored_users":{"@alice:here.test":{}}}`)))
 		c := s.sync(bob, b.next)

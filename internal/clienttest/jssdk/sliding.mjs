@@ -47,6 +47,7 @@ async function call(user, method, path, body) {
 
 const e = encodeURIComponent;
 let users, rooms, transactions = 0;
+let ignored = {}; // whom the first user ignores
 const story = []; // what happened, for whoever reads a failure
 
 async function register(name) {
@@ -140,6 +141,8 @@ const happenings = [
     [1, async () => {
         if (rooms.length === mostRooms) return;
         const by = pick(users);
+        // An invite that was held back comes with sliding sync once its sender is not ignored any more, with sync v2 only at the next start.
+        if (ignored[by.id]) return;
         const invited = users.filter((u) => u !== by);
         const name = chance(0.7) ? `room ${rooms.length}` : undefined;
         const made = await call(by, "POST", "createRoom", {
@@ -162,7 +165,7 @@ const happenings = [
     [2, async () => {
         const at = here();
         const whom = pick(users);
-        if (!at || whom === at.user) return;
+        if (!at || whom === at.user || ignored[at.user.id]) return;
         const is = at.room.members[whom.name];
         if (is === "ban") return member(at.user, at.room, "unban", whom, "leave");
         if (is === "leave") return member(at.user, at.room, "invite", whom, "invite");
@@ -197,7 +200,7 @@ const happenings = [
         return true;
     }],
     [1, async () => {
-        const ignored = chance(0.5) ? { [pick(users.slice(1)).id]: {} } : {};
+        ignored = chance(0.5) ? { [pick(users.slice(1)).id]: {} } : {};
         await call(users[0], "PUT", `user/${e(users[0].id)}/account_data/m.ignored_user_list`, { ignored_users: ignored });
         tell(`ignores ${Object.keys(ignored)}`);
         return true;
@@ -220,6 +223,8 @@ async function device(limit, sliding) {
         const rule = { timeline_limit: limit, required_state: [["*", "*"]] };
         options.slidingSync = new SlidingSync(url, new Map([["all", { ranges: [[0, 999]], ...rule }]]), rule, client, 30_000);
     }
+    // What the library guesses about counts is not what the server said.
+    client.off(ClientEvent.Sync, client.fixupRoomNotifications);
     await client.startClient(options);
     return client;
 }
@@ -275,9 +280,9 @@ function shown(client, room) {
     return facts;
 }
 
-function differ(what, a, b, context) {
+function differ(what, a, b) {
     if (JSON.stringify(a) === JSON.stringify(b)) return;
-    throw new Error(`${what} differs\nsync v2:      ${JSON.stringify(a)}\nsliding sync: ${JSON.stringify(b)}\n${context}`);
+    throw new Error(`${what} differs\nsync v2:      ${JSON.stringify(a)}\nsliding sync: ${JSON.stringify(b)}`);
 }
 
 // ends returns the ends of two timelines, as long as both are there.
@@ -289,27 +294,29 @@ function ends(a, b) {
 // compare compares what two devices show. Begun says that both began just now.
 async function compare(v2, sliding, begun) {
     const visible = (client) => client.getRooms().filter((r) => ["join", "invite"].includes(r.getMyMembership())).map((r) => r.roomId).sort();
-    differ("the list of rooms", visible(v2), visible(sliding), "");
-    differ("m.direct", v2.getAccountData("m.direct")?.getContent(), sliding.getAccountData("m.direct")?.getContent(), "");
-    differ("push rules", v2.getAccountData("m.push_rules")?.getContent(), sliding.getAccountData("m.push_rules")?.getContent(), "");
+    differ("the list of rooms", visible(v2), visible(sliding));
+    differ("m.direct", v2.getAccountData("m.direct")?.getContent(), sliding.getAccountData("m.direct")?.getContent());
+    differ("push rules", v2.getAccountData("m.push_rules")?.getContent(), sliding.getAccountData("m.push_rules")?.getContent());
     for (const id of visible(v2)) {
         const name = `room ${rooms.find((r) => r.id === id)?.name} (${id}): `;
         const a = shown(v2, v2.getRoom(id));
         const b = shown(sliding, sliding.getRoom(id));
         if (a.timeline && b.timeline) {
             if (begun) {
-                // Receipts of events that aren't there are of no use.
-                const there = idsOf(v2.getRoom(id));
-                for (const facts of [a, b]) facts.receipts = facts.receipts.map((r) => (there.includes(r) ? r : null));
-                delete a.read, delete b.read;
+                // Sliding sync tells of receipts of the events that it shows, sync v2 of all.
+                for (const facts of [a, b]) delete facts.receipts, delete facts.read;
             } else {
                 // Who comes back begins anew with v2, and goes on with what there was in the sliding form.
                 const enough = Math.min(fewEvents, idsOf(v2.getRoom(id)).length);
-                if (b.timeline.length < enough) differ(`${name}timeline`, a.timeline, b.timeline, "");
+                if (b.timeline.length < enough) differ(`${name}timeline`, a.timeline, b.timeline);
                 [a.timeline, b.timeline] = ends(a.timeline, b.timeline);
+                // What the library makes of receipts depends on which events it has.
+                if (idsOf(v2.getRoom(id)).length !== idsOf(sliding.getRoom(id)).length) {
+                    for (const facts of [a, b]) delete facts.receipts, delete facts.read;
+                }
             }
         }
-        for (const key of Object.keys(a)) differ(name + key, a[key], b[key], "");
+        for (const key of Object.keys(a)) differ(name + key, a[key], b[key]);
     }
 }
 
