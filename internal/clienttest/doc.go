@@ -7,8 +7,11 @@
 // it with the recovery key and read all that was said. mautrix-go has its crypto in Go under the build tag goolm; without it
 // this test is left out. MYELIN_TEST_CLIENT_BINARY names a program to run instead of one that is built from this source.
 //
+// TestBrowser has a page with matrix-js-sdk in headless Chromium sign in, send an image and show its thumbnail, show the preview of a page on loopback,
+// and find a message by a word. The page is bundled and driven by packages of the same lock file; the browser is the one in PATH.
+//
 // It owns those scenarios and what they need to run: the lock file of the JavaScript packages, which ".ci/run"
-// installs with "npm ci". Both run on both engines. Without Node and the packages that half is skipped with
+// installs with "npm ci". All run on both engines. Without Node, the packages or the browser these are skipped with
 // a line that says what is missing, or fails where MYELIN_REQUIRE=all.
 //
 // It refuses to look behind the client-server API: what a client can't see is not tested here, and
