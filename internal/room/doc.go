@@ -41,9 +41,12 @@
 //     them, and neither do rooms without forks. A room that forks on purpose holds up its own lane.
 //   - The number of branches, and of those of one server (branches.go).
 //
-// A bound in time would depend on the machine, and what it cut off would be judged by chance. Auth chains are loaded to where they
-// meet what is shared; the generations with which package stateres could stop earlier would have to be kept for each event, and
-// would save less than the writing costs.
+// A bound in time would depend on the machine, and what it cut off would be judged by chance.
+//
+// The auth chains of what differs are loaded to their ends. With generations package stateres could stop where they meet what is shared. They
+// would have to be kept for each event, outliers too, which every send would pay for. They save next to nothing: the history of the power levels, which is
+// most of a chain, is read by the ordering in any case (BenchmarkForks there counts as many reads with them as without). The numbers of events are no generations: each node gives out its own, so an event may have a lower one
+// than what it cites.
 //
 // # Invariants
 //
