@@ -139,45 +139,58 @@ func samePast(t *testing.T, a, b *server, events ...id.EventID) {
 }
 
 // Two users join at once while nobody tells of the members. What was left out before the second join is not what was left out before the first, nor
-// the members that are known of the room by then, and it is learned all the same.
+// the members that are known of the room by then, and it is learned all the same: also where the room was complete for the first.
 func TestPartialJoinsOfTwo(t *testing.T) {
-	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
-		w := newTown(t)
-		a, b := w.server("a.example"), w.serverOn("b.example", open)
-		alice, anna, bob, ben := a.user("alice"), a.user("anna"), b.user("bob"), b.user("ben")
-		r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
-		a.crowd(r, 3)
-		joined := func(u id.UserID) id.EventID {
-			e, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: u}}, []id.ServerName{a.name})
-			must(t, err)
-			return e
-		}
-		var second id.EventID
-		a.lies("send_join", func(status int, body []byte) (int, []byte) {
-			a.refuses(500, "M_UNKNOWN", "state_ids")
-			_, err := a.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: anna}})
-			must(t, err)
-			_, err = a.rooms.Leave(t.Context(), room.Membership{Room: r, Sender: "@m1:a.example"})
-			must(t, err)
-			second = joined(ben)
-			return status, body
+	for _, whole := range []bool{false, true} {
+		t.Run(fmt.Sprintf("whole=%v", whole), func(t *testing.T) {
+			sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) { partialJoinsOfTwo(t, open, whole) })
 		})
-		first := joined(bob)
-		said := b.say(r, bob, "so many, and I know none")
-		if !b.head(r).Partial {
-			t.Fatal("all members are known")
-		}
-		if refused := b.deliver(a, said); len(refused) > 0 {
-			t.Error(refused)
-		}
+	}
+}
+
+func partialJoinsOfTwo(t *testing.T, open sqldbtest.Open, whole bool) {
+	w := newTown(t)
+	a, b := w.server("a.example"), w.serverOn("b.example", open)
+	alice, anna, bob, ben := a.user("alice"), a.user("anna"), b.user("bob"), b.user("ben")
+	r := a.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+	a.crowd(r, 3)
+	joined := func(u id.UserID) id.EventID {
+		e, err := b.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: u}}, []id.ServerName{a.name})
+		must(t, err)
+		return e
+	}
+	var second id.EventID
+	a.lies("send_join", func(status int, body []byte) (int, []byte) {
 		a.honest()
-		must(t, b.fed.Complete(t.Context(), r))
-		if b.head(r).Partial {
-			t.Error("still partial")
+		if !whole {
+			a.refuses(500, "M_UNKNOWN", "state_ids")
 		}
-		same(t, r, a, b)
-		samePast(t, a, b, first, second, said)
+		_, err := a.rooms.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: anna}})
+		must(t, err)
+		_, err = a.rooms.Leave(t.Context(), room.Membership{Room: r, Sender: "@m1:a.example"})
+		must(t, err)
+		second = joined(ben)
+		if b.head(r).Partial == whole {
+			t.Errorf("after the other's join partial is %v", !whole)
+		}
+		a.refuses(500, "M_UNKNOWN", "state_ids")
+		return status, body
 	})
+	first := joined(bob)
+	said := b.say(r, bob, "so many, and I know none")
+	if !b.head(r).Partial {
+		t.Fatal("all members are known")
+	}
+	if refused := b.deliver(a, said); len(refused) > 0 {
+		t.Error(refused)
+	}
+	a.honest()
+	must(t, b.fed.Complete(t.Context(), r))
+	if b.head(r).Partial {
+		t.Error("still partial")
+	}
+	same(t, r, a, b)
+	samePast(t, a, b, first, second, said)
 }
 
 // stay has a user join while nobody tells of the members, say something and leave again.
