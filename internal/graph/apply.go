@@ -297,8 +297,13 @@ func (j *job) keyRows(tx *sqldb.Tx, args []any, from KeyNID) []any {
 }
 
 func writeEvents(tx *sqldb.Tx, jobs []*job) {
-	var args []any
+	var args, times []any
 	for _, j := range jobs {
+		for _, e := range j.c.Events {
+			if e.Ord < 0 {
+				times = append(times, e.Room, e.PDU.OriginServerTS(), e.Ord)
+			}
+		}
 		for _, e := range j.updates {
 			tx.Queue(placeEvent, e.Room, e.NID, e.ordArg(), int64(e.Flags), e.StateBefore, e.Replaces, e.HeadState)
 			if e.Restored {
@@ -311,6 +316,7 @@ func writeEvents(tx *sqldb.Tx, jobs []*job) {
 		}
 	}
 	insertEvents.queue(tx, args)
+	timeBackfilled.queue(tx, times)
 }
 
 func (e *Event) ordArg() any {

@@ -39,6 +39,8 @@
 //   - One transaction ID of one device in one scope makes one event.
 //   - Each event that is neither hidden nor redacted, and that relates to another one, stands in the index of relations from its own commit on. Nothing
 //     there asks whether the other event is stored: it may come later.
+//   - The order of a room's events by time is completed in the background ([Graph.Followers]); what it lacks is found by the events' own order, so that
+//     no answer depends on how far it is.
 //   - A user of ours annotates an event once with one type and key ([ErrAnnotated]).
 //
 // # Refuses

@@ -23,10 +23,6 @@ var (
 		ORDER BY e.ord LIMIT $4`)
 	timelineDown = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord > $2 AND e.ord < $3 AND (e.flags & 7) = 0
 		ORDER BY e.ord DESC LIMIT $4`)
-	nextByTime = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ts >= $2 AND e.ord IS NOT NULL AND (e.flags & 7) = 0
-		ORDER BY e.ts, e.ord LIMIT $3`)
-	lastByTime = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ts <= $2 AND e.ord IS NOT NULL AND (e.flags & 7) = 0
-		ORDER BY e.ts DESC, e.ord DESC LIMIT $3`)
 	// From is inclusive in these two: were it "ord > $1", SQLite would compare $1 with the bound of the partial index, and so prepare
 	// the statement again for each value.
 	streamEvents = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.ord >= $1 AND e.ord <= $2 AND e.ord > 0 AND (e.flags & 7) = 0
@@ -225,18 +221,6 @@ func (g *Graph) Timeline(ctx context.Context, room RoomNID, r Range) ([]*Event, 
 		s = timelineDown
 	}
 	return g.query(ctx, s, room, r.After, r.Before, r.Limit)
-}
-
-// EventsNearTime returns the visible events whose origin_server_ts is nearest to ts (milliseconds) in one direction, the nearest first:
-// at or after it, or with backward at or before it. At one time the room's order decides.
-//
-// Spec: cs getEventByTimestamp
-func (g *Graph) EventsNearTime(ctx context.Context, room RoomNID, ts int64, backward bool, limit int) ([]*Event, error) {
-	s := nextByTime
-	if backward {
-		s = lastByTime
-	}
-	return g.query(ctx, s, room, ts, limit)
 }
 
 // LastBefore returns the newest visible event of the room at or before an ord; false if there is none.

@@ -8,6 +8,7 @@ import (
 
 	"myelin/internal/sqldb"
 	"myelin/internal/sqldb/sqldbtest"
+	"myelin/internal/work"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/roomver"
@@ -150,7 +151,11 @@ func must[T any](v T, err error) func(testing.TB) T {
 
 func TestStatements(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, o sqldbtest.Open) {
-		sqldbtest.PrepareAll(t, open(t, o).db)
+		db := open(t, o).db
+		if err := db.Migrate(t.Context(), work.Migrations()...); err != nil {
+			t.Fatal(err)
+		}
+		sqldbtest.PrepareAll(t, db)
 	})
 }
 

@@ -15,7 +15,8 @@ import (
 // events lies in the order of its numbers, which is about that of arrival, whatever the rooms: the events of a commit share pages, and
 // SQLite fills pages to their end. Clustered by room, 64 busy rooms wrote twice the pages, and a row of more than a quarter of a page
 // spilled into a page of its own. ord is NULL for outliers. ts repeats the event's
-// origin_server_ts. head_state is the state of the head once the event was in, so that what clients were told of a forked room can be
+// origin_server_ts. event_times has the events of a room by ts. What is live comes there a moment later, many at once, since each busy room
+// has a page of its own there: those up to the ord of times_done are in it, and those that were backfilled. head_state is the state of the head once the event was in, so that what clients were told of a forked room can be
 // compared exactly. txn is device, NUL, transaction ID.
 //
 // states is described at the package. body and full_state stand last so that the columns before them are read without them.
@@ -206,6 +207,20 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE INDEX memberships_outside ON memberships (pos) WHERE event_nid = 0;
 `}, {Slice: "graph", Version: 8, SQL: `
 	ALTER TABLE partial_rooms ADD COLUMN since TEXT NOT NULL DEFAULT '';
+`}, {Slice: "graph", Version: 9, SQL: `
+	CREATE TABLE event_times (
+		room_nid BIGINT NOT NULL,
+		ts BIGINT NOT NULL,
+		ord BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, ts, ord)
+	) WITHOUT ROWID;
+	INSERT INTO event_times (room_nid, ts, ord) SELECT room_nid, ts, ord FROM events WHERE ord IS NOT NULL ORDER BY room_nid, ts, ord;
+	CREATE TABLE times_done (
+		one INTEGER NOT NULL PRIMARY KEY,
+		ord BIGINT NOT NULL
+	);
+	INSERT INTO times_done (one, ord) SELECT 1, COALESCE(MAX(ord), 0) FROM event_times WHERE ord > 0;
+	DROP INDEX events_by_time;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

@@ -63,6 +63,12 @@ func TestEventsOfEarlierSteps(t *testing.T) {
 		if !slices.Equal(order, []EventNID{2, 7, 9}) {
 			t.Errorf("the timeline is %v", order)
 		}
+		for backward, first := range map[bool]EventNID{false: 2, true: 9} {
+			near, err := g.EventsNearTime(t.Context(), 1, 1, backward, 10)
+			if err != nil || len(near) != 3 || near[0].NID != first {
+				t.Errorf("by time there are %d events, %v", len(near), err)
+			}
+		}
 		for _, r := range rows {
 			e, ok, err := g.Event(t.Context(), name(r.nid))
 			if err != nil || !ok {

@@ -224,7 +224,7 @@ func (s *Server) startBackground() {
 	w.Go("hear other nodes", func(ctx context.Context) error { return s.bus.Follow(ctx, s.db) })
 	w.Go("forget what other nodes changed", s.followGraph)
 	w.Go("take guests out of rooms", func(ctx context.Context) error { return s.rooms.ExpelGuests(ctx, s.bus, s.accounts) })
-	for _, f := range s.rooms.Followers(s.accounts) {
+	for _, f := range append(s.graph.Followers(), s.rooms.Followers(s.accounts)...) {
 		w.Follow(f)
 	}
 	s.search.Start(w)
