@@ -80,7 +80,8 @@ func (a *API) deactivate(ctx context.Context, r *web.Request) (*web.Response, er
 		return nil, err
 	}
 	var body struct {
-		Erase bool `json:"erase"`
+		Erase  bool   `json:"erase"`
+		Server string `json:"id_server"`
 	}
 	if err := web.DecodeObject(grant.Params, &body); err != nil {
 		return nil, err
@@ -88,8 +89,9 @@ func (a *API) deactivate(ctx context.Context, r *web.Request) (*web.Response, er
 	if err := a.Accounts.Deactivate(ctx, grant.User, body.Erase); err != nil {
 		return nil, err
 	}
-	// There is never an identifier to unbind.
-	return web.JSON(map[string]any{"id_server_unbind_result": "success"}), nil
+	// The account is gone, whatever an identity server says.
+	done, err := a.Identity.UnbindAll(ctx, grant.User, body.Server)
+	return unbound(done && err == nil), nil
 }
 
 // Spec: cs requestOpenIdToken

@@ -13,6 +13,7 @@ import (
 	"myelin/internal/ephemeral"
 	"myelin/internal/fedroom"
 	"myelin/internal/graph"
+	"myelin/internal/identity"
 	"myelin/internal/media"
 	"myelin/internal/notice"
 	"myelin/internal/ours"
@@ -32,6 +33,7 @@ type Config struct {
 	Bus        *bus.Bus
 	Accounts   *account.Accounts
 	Contacts   *contact.Contacts
+	Identity   *identity.Identity
 	Graph      *graph.Graph
 	Rooms      *room.Rooms
 	Federated  *fedroom.Federated

@@ -28,7 +28,7 @@ func (a *API) contactRoutes() []web.Route {
 		{Method: "GET", Path: v3 + "/account/3pid", Op: "getAccount3PIDs", Handle: a.thirdParties},
 		{Method: "POST", Path: v3 + "/account/3pid", Op: "post3PIDs", Rate: web.RateLogin, Handle: a.addThirdPartyByOldForm},
 		{Method: "POST", Path: v3 + "/account/3pid/add", Op: "add3PID", Rate: web.RateLogin, Handle: a.addThirdParty},
-		{Method: "POST", Path: v3 + "/account/3pid/bind", Op: "bind3PID", Rate: web.RateLogin, Handle: bindThirdParty},
+		{Method: "POST", Path: v3 + "/account/3pid/bind", Op: "bind3PID", Rate: web.RateLogin, Handle: a.bindThirdParty},
 		{Method: "POST", Path: v3 + "/account/3pid/delete", Op: "delete3pidFromAccount", NotSuspended: true, Handle: a.deleteThirdParty},
 		{Method: "POST", Path: v3 + "/account/3pid/unbind", Op: "unbind3pidFromAccount", Handle: a.unbindThirdParty},
 		{Method: "POST", Path: v3 + "/account/3pid/email/requestToken", Op: "requestTokenTo3PIDEmail", Auth: web.None, Rate: web.RateLogin, Handle: mail(contact.ForAccount)},
@@ -119,79 +119,13 @@ func (a *API) addThirdPartyByOldForm(ctx context.Context, r *web.Request) (*web.
 		return nil, mxerr.MissingParam("\"three_pid_creds\" is missing")
 	}
 	if body.Creds.IDServer != "" {
-		return nil, web.Status(errNoIdentityServer, http.StatusForbidden)
+		return nil, errNoIdentityServer
 	}
 	err := a.addContact(ctx, &account.Grant{User: r.Caller.User}, *body.Creds)
 	if mxerr.Is(err, mxerr.CodeThreepidAuthFailed) {
 		err = web.Status(err, http.StatusForbidden)
 	}
 	return web.Empty, err
-}
-
-var errNoIdentityServer = mxerr.New(mxerr.CodeServerNotTrusted, "this server trusts no identity server")
-
-// bindThirdParty publishes an address at an identity server, none of which is trusted here.
-//
-// Spec: cs bind3PID
-func bindThirdParty(_ context.Context, r *web.Request) (*web.Response, error) {
-	var body struct {
-		SID          string `json:"sid"`
-		ClientSecret string `json:"client_secret"`
-		IDServer     string `json:"id_server"`
-		IDToken      string `json:"id_access_token"`
-	}
-	if err := r.Decode(&body); err != nil {
-		return nil, err
-	}
-	for _, f := range []struct{ name, value string }{
-		{"sid", body.SID}, {"client_secret", body.ClientSecret}, {"id_server", body.IDServer}, {"id_access_token", body.IDToken},
-	} {
-		if f.value == "" {
-			return nil, mxerr.MissingParam("%q is missing", f.name)
-		}
-	}
-	return nil, errNoIdentityServer
-}
-
-// unbound is the answer of the operations that take an address back from an identity server: none has it from here.
-var unbound = web.JSON(map[string]string{"id_server_unbind_result": "no-support"})
-
-// namedThirdParty reads which identifier an operation is about.
-func namedThirdParty(r *web.Request) (medium, address string, err error) {
-	var body struct {
-		Medium  string `json:"medium"`
-		Address string `json:"address"`
-		Server  string `json:"id_server"` // nobody asks it
-	}
-	err = r.Decode(&body)
-	switch {
-	case err != nil:
-		return "", "", err
-	case body.Medium == "":
-		return "", "", mxerr.MissingParam("\"medium\" is missing")
-	case body.Address == "":
-		return "", "", mxerr.MissingParam("\"address\" is missing")
-	case body.Medium != contact.Email && body.Medium != "msisdn":
-		return "", "", mxerr.InvalidParam("there is no medium %.64q", body.Medium)
-	}
-	return body.Medium, body.Address, nil
-}
-
-// Spec: cs delete3pidFromAccount
-func (a *API) deleteThirdParty(ctx context.Context, r *web.Request) (*web.Response, error) {
-	medium, address, err := namedThirdParty(r)
-	if err != nil {
-		return nil, err
-	}
-	return unbound, a.Contacts.Remove(ctx, r.Caller.User, medium, address)
-}
-
-// Spec: cs unbind3pidFromAccount
-func (a *API) unbindThirdParty(_ context.Context, r *web.Request) (*web.Response, error) {
-	if _, _, err := namedThirdParty(r); err != nil {
-		return nil, err
-	}
-	return unbound, nil
 }
 
 // confirmationPage asks whether it was really a human who followed the link: programs that look at mail follow links too.

@@ -58,6 +58,10 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 	if err != nil {
 		return nil, err
 	}
+	addresses, err := readAddressed(body.Invite3PID)
+	if err != nil {
+		return nil, err
+	}
 	if c.Alias != "" {
 		if err := a.Appservices.MayAlias(r.Caller.Appservice, c.Alias); err != nil {
 			return nil, err
@@ -91,7 +95,12 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 	failed := a.Federated.InviteAll(ctx, room.Membership{Room: roomID, Sender: c.Creator, IsDirect: c.IsDirect}, remote)
 	for _, u := range remote {
 		if err := failed[u]; err != nil {
-			return nil, uninvited(roomID, u, err)
+			return nil, uninvited(roomID, string(u), err)
+		}
+	}
+	for _, in := range addresses {
+		if err := a.inviteAddress(ctx, c.Creator, roomID, in); err != nil {
+			return nil, uninvited(roomID, in.Address, err)
 		}
 	}
 	return web.JSON(roomEntered{roomID}), nil
@@ -101,7 +110,7 @@ func (a *API) createRoom(ctx context.Context, r *web.Request) (*web.Response, er
 // The answer is not one after which a client tries again on its own account, since that would make another room.
 //
 // Spec: cs createRoom
-func uninvited(in id.RoomID, user id.UserID, err error) error {
+func uninvited(in id.RoomID, user string, err error) error {
 	refused, ok := mxerr.Of(err)
 	if !ok {
 		return fmt.Errorf("invite %s to the new room %s: %w", user, in, err)
@@ -135,8 +144,6 @@ func (a *API) creation(body creation, creator id.UserID) (room.Creation, error) 
 		Name: body.Name, Topic: body.Topic, Invite: body.Invite, IsDirect: body.IsDirect,
 	}
 	switch {
-	case len(body.Invite3PID) > 0:
-		return c, mxerr.New(mxerr.CodeUnrecognized, "this server has no identity server to invite third-party identifiers through")
 	case len(body.Invite) > maxInvites:
 		return c, mxerr.InvalidParam("no more than %d users can be invited at once", maxInvites)
 	}

@@ -99,15 +99,16 @@ func (a *API) invite(ctx context.Context, r *web.Request) (*web.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	var thirdParty struct {
-		Medium  string `json:"medium"`
-		Address string `json:"address"`
-	}
-	if err := web.DecodeObject(object, &thirdParty); err != nil {
+	var in addressed
+	if err := web.DecodeObject(object, &in); err != nil {
 		return nil, err
 	}
-	if thirdParty.Medium != "" {
-		return nil, mxerr.New(mxerr.CodeUnrecognized, "this server has no identity server to invite third-party identifiers through")
+	if in.Medium != "" {
+		roomID, err := r.RoomID("roomId")
+		if err != nil {
+			return nil, err
+		}
+		return web.Empty, a.inviteAddress(ctx, r.Caller.User, roomID, in)
 	}
 	return a.onTarget(ctx, r, a.Federated.Invite)
 }

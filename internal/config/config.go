@@ -79,6 +79,8 @@ type Config struct {
 	S3 S3 `toml:"s3"`
 	// Notifications of users' devices.
 	Push Push `toml:"push"`
+	// Identity servers, which clients name to find people by their addresses.
+	Identity Identity `toml:"identity"`
 	// What the operator tells users in the name of the server.
 	Notices Notices `toml:"notices"`
 	// Whom people may turn to, published at /.well-known/matrix/support.
@@ -301,6 +303,16 @@ type S3 struct {
 type Push struct {
 	// Addresses or networks (10.0.0.0/8) of private, local or reserved ranges in which push gateways may be
 	// contacted, such as one of your own. None of these ranges is contacted otherwise, whatever names lead there.
+	AllowNetworks []string `toml:"allow_networks"`
+}
+
+// Identity is about identity servers. Users choose them, and bring a token of their own.
+type Identity struct {
+	// The names of the identity servers that users may have this server speak to, such as vector.im. Empty means any.
+	Servers []string `toml:"servers"`
+
+	// Addresses or networks (10.0.0.0/8) of private, local or reserved ranges in which identity servers may be
+	// contacted. None of these ranges is contacted otherwise, whatever names lead there.
 	AllowNetworks []string `toml:"allow_networks"`
 }
 

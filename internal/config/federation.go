@@ -36,6 +36,16 @@ func (c *Config) checkFederation(wrong func(key, format string, args ...any)) {
 			wrong("federation.allow_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
 		}
 	}
+	for _, s := range c.Identity.AllowNetworks {
+		if _, err := parseNetwork(s); err != nil {
+			wrong("identity.allow_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
+		}
+	}
+	for _, name := range c.Identity.Servers {
+		if _, err := id.ParseServerName(name); err != nil {
+			wrong("identity.servers", "%q is not the name of a server; write a name such as example.org", name)
+		}
+	}
 	for _, s := range c.Push.AllowNetworks {
 		if _, err := parseNetwork(s); err != nil {
 			wrong("push.allow_networks", "%q is not an address or a network; write 10.0.0.5 or 10.0.0.0/8", s)
@@ -129,6 +139,9 @@ func (f *Federation) Networks() []netip.Prefix { return networks(f.AllowNetworks
 
 // Networks is push.allow_networks.
 func (p *Push) Networks() []netip.Prefix { return networks(p.AllowNetworks) }
+
+// Networks is identity.allow_networks.
+func (i *Identity) Networks() []netip.Prefix { return networks(i.AllowNetworks) }
 
 func readFile(key, path string) ([]byte, error) {
 	text, err := os.ReadFile(path)

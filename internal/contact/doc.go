@@ -16,8 +16,8 @@
 //
 // # What it refuses
 //
-// Telephone numbers: nothing here can send text messages. Identity servers: it trusts none, so nothing is ever bound to one, and nothing has to be
-// unbound.
+// Telephone numbers: nothing here can send text messages. Identity servers: none is trusted to validate an address; what users publish there
+// is the business of package identity.
 //
 // # Locks
 //

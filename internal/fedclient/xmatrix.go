@@ -154,6 +154,13 @@ func (c *Client) authorize(call Call, method, uri string, body []byte) (header s
 			return "", nil, fmt.Errorf("encode the body: %w", err)
 		}
 	}
+	return Authorization(key, call, method, uri, content), content, nil
+}
+
+// Authorization is the header that signs a request. Content is canonical JSON, nil where there is no body.
+//
+// Spec: ss Request Authentication
+func Authorization(key sign.Key, call Call, method, uri string, content []byte) string {
 	signature := key.SignBytes(signedRequest(method, uri, call.Origin, call.Destination, content))
-	return fmt.Sprintf(`X-Matrix origin="%s",destination="%s",key="%s",sig="%s"`, call.Origin, call.Destination, key.ID, signature), content, nil
+	return fmt.Sprintf(`X-Matrix origin="%s",destination="%s",key="%s",sig="%s"`, call.Origin, call.Destination, key.ID, signature)
 }

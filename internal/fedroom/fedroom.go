@@ -35,8 +35,11 @@ type Config struct {
 	// MayInvite returns an error of code M_INVITE_BLOCKED or M_FORBIDDEN where a local user
 	// doesn't want to be invited by this sender. Optional.
 	MayInvite func(ctx context.Context, sender, invitee id.UserID) error
-	Log       *slog.Logger          // nil discards
-	Metrics   prometheus.Registerer // nil keeps the collectors private
+	// KeyValid asks an identity server, by the URL that came with a key of its, whether the key is still good. sender invited whom it is about.
+	// Optional.
+	KeyValid func(ctx context.Context, sender id.UserID, validity, key string) bool
+	Log      *slog.Logger          // nil discards
+	Metrics  prometheus.Registerer // nil keeps the collectors private
 }
 
 // Federated is what a room needs of other servers. It is safe for concurrent use.

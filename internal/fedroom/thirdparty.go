@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -11,6 +12,7 @@ import (
 	"myelin/internal/room"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
+	"myelin/matrix/sign"
 )
 
 // ThirdPartyInvite is an invite of an e-mail address or the like, of which it is now known who owns it.
@@ -53,6 +55,9 @@ func (f *Federated) ExchangeThirdPartyInvite(ctx context.Context, in ThirdPartyI
 		return err
 	}
 	if f.cfg.Ours.Is(in.Sender.Domain()) {
+		if err := f.proven(ctx, in); err != nil {
+			return err
+		}
 		_, err := f.Invite(ctx, room.Membership{Room: in.Room, Sender: in.Sender, Target: in.Target, Content: content})
 		return err
 	}
@@ -89,4 +94,62 @@ func (f *Federated) redeem(ctx context.Context, req room.Join) {
 	if err != nil {
 		f.cfg.Log.InfoContext(ctx, "could not exchange a third-party invite", "room", req.Room, "user", req.Sender, "err", err)
 	}
+}
+
+// maxInviteKeys and maxProofs bound the keys of an invite and the signatures of its proof that are looked at.
+const (
+	maxInviteKeys = 10
+	maxProofs     = 10
+)
+
+// proven refuses an exchange whose proof was signed with a key that the identity server no longer stands by. Only the server of who invited the
+// address asks: others must all come to the same judgement of the event. What isn't signed at all is refused by the rules of the room.
+//
+// Spec: cs Third-party invites
+func (f *Federated) proven(ctx context.Context, in ThirdPartyInvite) error {
+	if f.cfg.KeyValid == nil {
+		return nil
+	}
+	head, err := f.cfg.Graph.Head(ctx, in.Room)
+	if err != nil {
+		return err
+	}
+	nid, ok := head.State.Get("m.room.third_party_invite", gjson.GetBytes(in.Signed, "token").Str)
+	if !ok {
+		return mxerr.Forbidden("there is no such third-party invite in this room")
+	}
+	events, err := f.cfg.Graph.Events(ctx, head.Room, []graph.EventNID{nid})
+	if err != nil {
+		return err
+	}
+	content := gjson.ParseBytes(events[0].PDU.Content())
+	keys := append([]gjson.Result{content}, content.Get("public_keys").Array()...)
+	for _, key := range keys[:min(len(keys), maxInviteKeys)] {
+		public, validity := key.Get("public_key").Str, key.Get("key_validity_url").Str
+		if validity != "" && signedWith(in.Signed, public) && f.cfg.KeyValid(ctx, in.Sender, validity, public) {
+			return nil
+		}
+	}
+	return mxerr.Forbidden("the identity server does not confirm the key that the invite was signed with")
+}
+
+// signedWith reports whether an object carries a signature made with a key.
+func signedWith(object []byte, public string) bool {
+	public = strings.NewReplacer("-", "+", "_", "/").Replace(public)
+	key, err := sign.DecodeBase64(public)
+	if err != nil {
+		return false
+	}
+	tries := 0
+	for entity := range gjson.GetBytes(object, "signatures").Map() {
+		for _, name := range sign.KeyIDs(object, entity) {
+			if tries++; tries > maxProofs {
+				return false
+			}
+			if sign.Verify(object, entity, name, key) == nil {
+				return true
+			}
+		}
+	}
+	return false
 }

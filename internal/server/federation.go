@@ -55,7 +55,7 @@ func notaries(names []string) []id.ServerName {
 func (s *Server) openFederation(ctx context.Context) (err error) {
 	s.federated, err = fedroom.Open(ctx, fedroom.Config{
 		DB: s.db, Ours: s.ours, Client: s.client, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms,
-		MayInvite: s.mayInvite, Log: s.log, Metrics: s.registry,
+		MayInvite: s.mayInvite, KeyValid: s.identity.KeyValid, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
+	"myelin/internal/identity"
 	"myelin/internal/notice"
 	"myelin/internal/push"
 	"myelin/internal/report"
@@ -46,6 +47,7 @@ type slices struct {
 	view        *view.View
 	search      *search.Search
 	notices     *notice.Notices
+	identity    *identity.Identity
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
 	encryption  *e2ee.Encryption
@@ -136,6 +138,11 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
+	// identity
+	if err := s.openIdentity(ctx); err != nil {
+		return err
+	}
+
 	// fedroom, fedsend, fedapi
 	if err := s.openFederation(ctx); err != nil {
 		return err
@@ -178,7 +185,7 @@ func (s *Server) openNotices(ctx context.Context) (err error) {
 func (s *Server) openClientAPI(version *roomver.Version) {
 	c := s.config
 	s.clientAPI = clientapi.New(clientapi.Config{
-		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Contacts: s.contacts, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
+		Ours: s.ours, Bus: s.bus, Accounts: s.accounts, Contacts: s.contacts, Identity: s.identity, Graph: s.graph, Rooms: s.rooms, Federated: s.federated, View: s.view,
 		Directory: s.directory, Ephemeral: s.ephemeral, Encryption: s.encryption, Media: s.media, Delayed: s.delayed, Push: s.push, Syncer: s.syncer, Log: s.log,
 		Search: s.search, Threads: s.threads, Reports: s.reports, Appservices: s.appservices, Notices: s.notices,
 		Settings: clientapi.Settings{

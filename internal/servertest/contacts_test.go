@@ -265,6 +265,7 @@ func TestEmailOfWrongShape(t *testing.T) {
 		s.Anonymous(t).Fails(401, "M_MISSING_TOKEN", "GET", "account/3pid", nil)
 	}, func(c *config.Config) {
 		c.Mail = config.Mail{Server: box.address, TLS: "none", From: "server@mail.example"}
+		c.Identity.Servers = []string{"id.example"}
 	})
 	Each(t, func(t *testing.T, s *Server) {
 		s.Anonymous(t).Fails(403, "M_THREEPID_DENIED", "POST", "register/email/requestToken", token("x", "a@b.example", 1))

@@ -51,9 +51,8 @@ func unexercised() []string {
 	return missing
 }
 
-// refuses are operations that always say no: no identity server is trusted, nobody signs in elsewhere, and this is no policy server.
+// refuses are operations that always say no: nobody signs in elsewhere, and this is no policy server.
 var refuses = map[string]bool{
-	"bind3PID":                          true,
 	"getAuthMetadata":                   true,
 	"getWellknownPolicy":                true,
 	"redirectToIdP":                     true,

@@ -44,6 +44,7 @@ func TestSpecification(t *testing.T) {
 func everything(c *config.Config) {
 	c.Federation.Enabled = false
 	c.RegistrationSharedSecret = "secret"
+	c.Identity.Servers = []string{"id.trusted.example"}
 	c.Turn.URIs, c.Turn.Username, c.Turn.Password = []string{turnURI}, "calls", "salt"
 }
 

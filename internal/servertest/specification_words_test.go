@@ -204,7 +204,7 @@ var refusedWhole = map[string][]string{
 	"getWellknownPolicy":                {"M_NOT_FOUND"},
 	// Nobody here is an application service, or bridges to a network.
 	"pingAppservice": {"M_FORBIDDEN"}, "updateAppserviceRoomDirectoryVisibility": {"M_FORBIDDEN"}, "queryLocationByProtocol": {"M_NOT_FOUND"}, "queryUserByProtocol": {"M_NOT_FOUND"},
-	// No address was confirmed, and no identity server is trusted.
+	// No address was confirmed, and no other identity server is spoken to than one that is configured.
 	"post3PIDs": {"M_THREEPID_AUTH_FAILED"}, "bind3PID": {"M_SERVER_NOT_TRUSTED"},
 	// Nobody signs in elsewhere.
 	"redirectToSSO": {"M_UNRECOGNIZED"}, "redirectToIdP": {"M_NOT_FOUND"},
