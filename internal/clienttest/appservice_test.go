@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -92,10 +93,12 @@ func (m *mortal) start() {
 	must(m.t, err)
 	must(m.t, m.cmd.Start())
 	ready, done, cmd := make(chan struct{}), m.done, m.cmd
+	last := ""
 	go func() {
 		defer close(done)
 		lines, up := bufio.NewScanner(stderr), false
 		for lines.Scan() {
+			last = lines.Text()
 			if strings.Contains(lines.Text(), "msg=ready") && !up {
 				up = true
 				close(ready)
@@ -109,10 +112,43 @@ func (m *mortal) start() {
 	select {
 	case <-ready:
 	case <-done:
-		m.t.Fatal("the server ended")
+		m.t.Fatalf("the server ended: %s", last)
 	case <-time.After(time.Minute):
 		m.t.Fatal("the server does not start")
 	}
+}
+
+// freeAddress finds a port that nobody has, and that no connection gets while the server is down: systems hand out higher ones.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
+		if free, err := net.Listen("tcp", address); err == nil {
+			must(t, free.Close())
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+// startMortal runs a server with the registration in a file, and returns its URL.
+func startMortal(t *testing.T, d sqldb.Dialect, binary, registration string) (*mortal, string) {
+	t.Helper()
+	address := freeAddress(t)
+	m := &mortal{t: t, binary: binary}
+	for key, value := range map[string]string{
+		"data_dir": filepath.Join(t.TempDir(), "data"), "client.listen": address, "registration": "open", "rate_limits": "off",
+		"log.requests": "off", "appservices": registration, "federation.enabled": "false",
+	} {
+		m.options = append(m.options, "-o", key+"="+value)
+	}
+	if d == sqldb.PostgreSQL {
+		m.options = append(m.options, "-o", "database="+sqldbtest.URL(t, d))
+	}
+	m.start()
+	t.Cleanup(func() { m.kill() })
+	return m, "http://" + address
 }
 
 func (m *mortal) kill() {
@@ -136,11 +172,6 @@ func TestBridge(t *testing.T) {
 func bridgeAcrossCrashes(t *testing.T, d sqldb.Dialect, binary string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := free.Addr().String()
-	must(t, free.Close())
-
 	r := &relay{AppService: appservice.Create(), events: make(map[id.EventID]bool)}
 	front := httptest.NewServer(r.Router)
 	t.Cleanup(front.Close)
@@ -149,27 +180,15 @@ func bridgeAcrossCrashes(t *testing.T, d sqldb.Dialect, binary string) {
 	r.Registration.EphemeralEvents = true
 	r.Registration.Namespaces.UserIDs = appservice.NamespaceList{{Regex: `@_remote_.*:localhost`, Exclusive: true}}
 	r.HomeserverDomain = "localhost"
-	must(t, r.SetHomeserverURL("http://"+address))
 	file := filepath.Join(t.TempDir(), "relay.yaml")
 	must(t, r.Registration.Save(file))
+	s, url := startMortal(t, d, binary, file)
+	must(t, r.SetHomeserverURL(url))
 	events := appservice.NewEventProcessor(r.AppService)
 	events.ExecMode = appservice.Sync
 	events.On(event.EventMessage, r.on)
 	events.Start(ctx)
 	t.Cleanup(events.Stop)
-
-	s := &mortal{t: t, binary: binary}
-	for key, value := range map[string]string{
-		"data_dir": filepath.Join(t.TempDir(), "data"), "client.listen": address, "registration": "open", "rate_limits": "off",
-		"log.requests": "off", "appservices": file, "federation.enabled": "false",
-	} {
-		s.options = append(s.options, "-o", key+"="+value)
-	}
-	if d == sqldb.PostgreSQL {
-		s.options = append(s.options, "-o", "database="+sqldbtest.URL(t, d))
-	}
-	s.start()
-	t.Cleanup(func() { s.kill() })
 
 	must(t, r.BotIntent().EnsureRegistered(ctx))
 	if !r.BotIntent().EnsureAppserviceConnection(ctx) {
@@ -178,7 +197,7 @@ func bridgeAcrossCrashes(t *testing.T, d sqldb.Dialect, binary string) {
 	made, err := r.BotIntent().CreateRoom(ctx, &mautrix.ReqCreateRoom{Preset: "public_chat", Name: "Portal"})
 	must(t, err)
 	r.portal = made.RoomID
-	alice := someone(t, "http://"+address)
+	alice := someone(t, url)
 	_, err = alice.JoinRoomByID(ctx, r.portal)
 	must(t, err)
 

@@ -7,6 +7,9 @@
 // it with the recovery key and read all that was said. mautrix-go has its crypto in Go under the build tag goolm; without it
 // this test is left out. MYELIN_TEST_CLIENT_BINARY names a program to run instead of one that is built from this source.
 //
+// TestBridge and TestEncryptedBridge run a bot and a two-way bridge made with mautrix-go's appservice package while the server is killed: all messages pass once,
+// in order, and in an encrypted room each user of the bridge has a device that gets its keys in transactions.
+//
 // TestBrowser has a page with matrix-js-sdk in headless Chromium sign in, send an image and show its thumbnail, show the preview of a page on loopback,
 // and find a message by a word. The page is bundled and driven by packages of the same lock file; the browser is the one in PATH.
 //
