@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"myelin/internal/sqldb"
+	"myelin/matrix/stateres"
 )
 
 // asProgram makes the test binary behave as the program itself.
@@ -142,6 +145,39 @@ func TestDoctor(t *testing.T) {
 	}
 	out, err = call(t, "", "doctor", "-o", "data_dir=file")
 	if err == nil || !strings.Contains(out, "is no folder") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+var giveUp = sqldb.SQL(`INSERT INTO given_up (room_id, event_id, origin, since, at, reason) VALUES ('!r:a.example', '$e', 'a.example', 0, $1, $2)`)
+
+// The doctor says which events a server has given up, and why.
+func TestDoctorTellsWhatWasGivenUp(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	p := launch(t, dir)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sqldb.Open(t.Context(), sqldb.Config{URL: "sqlite:" + filepath.Join(dir, "myelin-data", "myelin.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reason := fmt.Sprintf("after 16 attempts: room: %v: more than 500000 events or 512 MiB", stateres.ErrTooLarge)
+	err = db.Write(t.Context(), func(tx *sqldb.Tx) error {
+		tx.Queue(giveUp, time.Now().UnixMilli(), reason)
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p = launch(t, dir)
+	out, err := call(t, "", "doctor", "-o", "client.listen="+strings.TrimPrefix(p.url, "http://"))
+	want := "? The room !r:a.example lacks the event $e of a.example since 1970-01-01 00:00:00, and what follows it: " + reason + "."
+	if err != nil || !strings.Contains(out, want) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
