@@ -184,7 +184,7 @@ func (p *Push) advance(ctx context.Context, t *tally, user id.UserID, events []*
 		if e.Ord <= t.floors.of(v.thread) {
 			continue
 		}
-		m, err := p.match(ctx, v, user)
+		m, err := p.match(ctx, &hearing{verdict: v}, user)
 		if err != nil {
 			return false, err
 		}

@@ -208,18 +208,19 @@ func (f *follower) event(ctx context.Context, r *rows, e *graph.Event) error {
 	if v.base != nil {
 		r.events = append(r.events, eventRow{e.Ord, e.Room, v.thread, number(v.base.Highlight)})
 	}
+	h := &hearing{verdict: v}
 	for user, s := range a.seats {
 		if user != sender {
-			if err := f.decide(ctx, r, v, user, s); err != nil {
+			if err := f.decide(ctx, r, h, user, s); err != nil {
 				return err
 			}
 		}
 	}
-	return f.others(ctx, r, v, a)
+	return f.others(ctx, r, h, a)
 }
 
 // others judges who is not special, but whom the event names, or who sent it.
-func (f *follower) others(ctx context.Context, r *rows, v *verdict, a *audience) error {
+func (f *follower) others(ctx context.Context, r *rows, v *hearing, a *audience) error {
 	e := v.event
 	sender := e.PDU.Sender()
 	if v.base != nil && !v.read && f.p.cfg.Ours.Is(sender.Domain()) {
@@ -251,7 +252,7 @@ func (f *follower) others(ctx context.Context, r *rows, v *verdict, a *audience)
 }
 
 // decide notes in what an event means something else to a user than their base says, and what their pushers are to be told.
-func (f *follower) decide(ctx context.Context, r *rows, v *verdict, user id.UserID, s *seat) error {
+func (f *follower) decide(ctx context.Context, r *rows, v *hearing, user id.UserID, s *seat) error {
 	e := v.event
 	rules, err := f.p.rulesOf(ctx, user)
 	if err != nil {
@@ -264,7 +265,7 @@ func (f *follower) decide(ctx context.Context, r *rows, v *verdict, user id.User
 			r.bases = append(r.bases, base{e.Room, user, e.Ord, silent})
 		}
 	}
-	m, err := f.p.match(ctx, v, user)
+	m, err := f.p.matchBy(ctx, v, user, rules)
 	if err != nil {
 		return err
 	}
@@ -469,13 +470,27 @@ func discount(tx *sqldb.Tx, ord int64) error {
 	return nil
 }
 
-// compress deletes marks that say of what was read that it means nothing.
+// compress deletes marks of what was read: those that say that it means nothing, and of the others all but the newest, which stand in lists of
+// notifications.
 func compress(tx *sqldb.Tx, who readerRow) error {
 	reads, err := ephemeral.ReadsOf(tx, who.user, who.room)
 	if err != nil {
 		return err
 	}
-	tx.Queue(sqlDropOldMarks, who.user, who.room, reads[""])
+	tx.Queue(sqlDropNoMarks, who.user, who.room, reads[""])
+	return thin(tx, who, reads[""], keptRead)
+}
+
+// thin deletes a user's marks in a room up to a place, but for the newest of them.
+func thin(tx *sqldb.Tx, who readerRow, upTo int64, kept int) error {
+	var last int64
+	found, err := tx.Get(sqlMarkAfter, []any{who.user, who.room, upTo, kept}, &last)
+	if err != nil {
+		return fmt.Errorf("look for old marks: %w", err)
+	}
+	if found {
+		tx.Queue(sqlDropOldMarks, who.user, who.room, last)
+	}
 	return nil
 }
 

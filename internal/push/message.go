@@ -104,7 +104,7 @@ func (p *Push) describe(ctx context.Context, m *message, s *pusherState, ord int
 	if err != nil {
 		return nil, err
 	}
-	match, err := p.match(ctx, v, s.user)
+	match, err := p.match(ctx, &hearing{verdict: v}, s.user)
 	if err != nil || match == nil {
 		return nil, err
 	}

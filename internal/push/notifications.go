@@ -186,7 +186,7 @@ func (l *lister) look(ctx context.Context, e *graph.Event, outcome int64) error 
 	if err != nil || v.dead {
 		return err
 	}
-	m, err := l.p.match(ctx, v, l.q.To.User)
+	m, err := l.p.match(ctx, &hearing{verdict: v}, l.q.To.User)
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,7 @@ func (p *Push) Start(w *work.Runner) {
 		Kinds:  []bus.Kind{bus.RoomEvent, bus.AccountData, bus.Receipt, bus.PushDue},
 		Gather: 50 * time.Millisecond, // long beside a commit, short beside the way to a phone
 	})
+	w.Schedule(work.Job{Name: "forget old notifications", Period: 24 * time.Hour, Run: p.Prune})
 	w.Lead("tell push gateways", func(ctx context.Context, _ *work.Lease) error { return p.deliver(ctx) })
 }
 

@@ -12,7 +12,8 @@ import "myelin/internal/sqldb"
 // push_redacted has those of push_events that were redacted since.
 //
 // push_marks says in what an event means something else to a user than their base lets expect: n and h are the differences, -1, 0 or 1;
-// outcome is what the event means to them: 0 nothing, 1 a notification, 2 a highlight.
+// outcome is what the event means to them: 0 nothing, 1 a notification, 2 a highlight. Of what was read the newest few remain, for lists of
+// notifications; of what was not, as many as are counted.
 //
 // push_bases says from which place on a user's base in a room is to be notified of nothing (1), or of what stands in push_events (0), which
 // it is from the start.
@@ -129,5 +130,9 @@ var (
 	sqlAddDue     = sqldb.SQL(`INSERT INTO push_due (pusher_id, ord, since)
 		SELECT pusher_id, CAST($2 AS BIGINT), CAST($3 AS BIGINT) FROM pushers WHERE pusher_id = $1 ON CONFLICT DO NOTHING`)
 
-	sqlDropOldMarks = sqldb.SQL(`DELETE FROM push_marks WHERE user_id = $1 AND room_nid = $2 AND ord <= $3 AND outcome = 0`)
+	sqlDropNoMarks  = sqldb.SQL(`DELETE FROM push_marks WHERE user_id = $1 AND room_nid = $2 AND ord <= $3 AND outcome = 0`)
+	sqlDropOldMarks = sqldb.SQL(`DELETE FROM push_marks WHERE user_id = $1 AND room_nid = $2 AND ord <= $3`)
+	sqlMarkAfter    = sqldb.SQL(`SELECT ord FROM push_marks WHERE user_id = $1 AND room_nid = $2 AND ord <= $3 ORDER BY ord DESC LIMIT 1 OFFSET $4`)
+	sqlNextMarked   = sqldb.SQL(`SELECT user_id, room_nid FROM push_marks WHERE (user_id, room_nid) > ($1, $2)
+		ORDER BY user_id, room_nid LIMIT 1`)
 )

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"myelin/internal/account"
 	"myelin/internal/graph"
 	"myelin/matrix/id"
 	"myelin/matrix/pushrule"
@@ -56,10 +57,39 @@ func (p *Push) judge(ctx context.Context, e *graph.Event) (*verdict, error) {
 	return v, nil
 }
 
+// hearing is an event that many users are asked about: what rules see of it, and of the room, is found out once. It belongs to one goroutine.
+type hearing struct {
+	*verdict
+	seen  *pushrule.Event
+	facts pushrule.Facts
+}
+
+// prepare finds out what rules ask for.
+func (p *Push) prepare(ctx context.Context, h *hearing) (err error) {
+	if h.seen == nil {
+		if h.facts, err = p.facts(ctx, h.event); err == nil {
+			h.seen = asRulesSee(h.event)
+		}
+	}
+	return err
+}
+
 // match returns what an event means to a user, nil for nothing.
-func (p *Push) match(ctx context.Context, v *verdict, user id.UserID) (*pushrule.Match, error) {
-	e := v.event
-	if v.dead || e.PDU.Sender() == user {
+func (p *Push) match(ctx context.Context, h *hearing, user id.UserID) (*pushrule.Match, error) {
+	if h.dead || h.event.PDU.Sender() == user {
+		return nil, nil
+	}
+	rules, err := p.rulesOf(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	return p.matchBy(ctx, h, user, rules)
+}
+
+// matchBy returns what an event means to a user with these rules, nil for nothing.
+func (p *Push) matchBy(ctx context.Context, h *hearing, user id.UserID, rules *pushrule.Compiled) (*pushrule.Match, error) {
+	e := h.event
+	if h.dead || e.PDU.Sender() == user {
 		return nil, nil
 	}
 	ignored, err := p.cfg.Accounts.IgnoredUsers(ctx, user)
@@ -69,15 +99,13 @@ func (p *Push) match(ctx context.Context, v *verdict, user id.UserID) (*pushrule
 	if _, ok := ignored[e.PDU.Sender()]; ok {
 		return nil, nil
 	}
-	rules, err := p.rulesOf(ctx, user)
-	if err != nil {
+	if unwanted, err := p.unwantedInvite(ctx, e, user); err != nil || unwanted {
 		return nil, err
 	}
-	if rules == p.standard && !slices.Contains(v.named, user) {
-		return v.base, nil
+	if rules == p.standard && !slices.Contains(h.named, user) {
+		return h.base, nil
 	}
-	facts, err := p.facts(ctx, e)
-	if err != nil {
+	if err := p.prepare(ctx, h); err != nil {
 		return nil, err
 	}
 	target := pushrule.Target{User: user}
@@ -86,11 +114,23 @@ func (p *Push) match(ctx context.Context, v *verdict, user id.UserID) (*pushrule
 			return nil, err
 		}
 	}
-	m := rules.Evaluate(asRulesSee(e), facts, target)
+	m := rules.Evaluate(h.seen, h.facts, target)
 	if m == nil || !m.Notify {
 		return nil, nil
 	}
 	return m, nil
+}
+
+// unwantedInvite reports whether an event invites the user, who wants to hear nothing of invites by its sender.
+//
+// Spec: cs Invite permission
+func (p *Push) unwantedInvite(ctx context.Context, e *graph.Event, user id.UserID) (bool, error) {
+	key, ok := e.PDU.StateKey()
+	if !ok || key != string(user) || e.PDU.Type() != memberType || graph.Membership(e.PDU.Membership()) != graph.Invite {
+		return false, nil
+	}
+	rules, err := p.cfg.Accounts.InviteRules(ctx, user)
+	return err == nil && rules.Judge(e.PDU.Sender()) != account.InviteAllowed, err
 }
 
 // asRulesSee returns the event in the form that rules are evaluated on. It belongs to one goroutine.

@@ -199,6 +199,8 @@ func TestSlidingSyncBadInput(t *testing.T) {
 		}
 		alice.Fails(http.StatusBadRequest, "M_MISSING_PARAM", "POST", slidingStable, list(M{"range": []int{0, 1}, "required_state": M{}}))
 		alice.Fails(http.StatusBadRequest, "M_INVALID_PARAM", "POST", slidingStable, M{"set_presence": "asleep"})
+		alice.Fails(http.StatusBadRequest, "M_INVALID_PARAM", "POST", slidingStable,
+			M{"lists": M{"not opaque": M{"timeline_limit": 1, "required_state": M{}}}})
 		alice.Fails(http.StatusBadRequest, "M_UNKNOWN_POS", "POST", slidingStable, M{"pos": "c1_1_1_1"})
 		huge := alice.OK("POST", slidingUnstable, plain([][]int64{{0, 1 << 60}}))
 		if !slidingRoom(huge, room).Exists() {

@@ -79,6 +79,7 @@ type slide struct {
 	seen     *survey
 	children []map[id.RoomID]bool
 	ignored  map[id.UserID]struct{}
+	invites  func() (account.InviteRules, error) // read when the first comes up
 	data     map[id.RoomID][]account.Datum
 	receipts map[graph.RoomNID][]*ephemeral.Receipt
 	typing   map[graph.RoomNID]*ephemeral.Typing
@@ -97,6 +98,7 @@ func (a *slide) look(ctx context.Context) (news bool, err error) {
 	if a.ignored, err = a.s.cfg.Accounts.IgnoredUsers(ctx, a.q.User); err != nil {
 		return false, err
 	}
+	a.invites = sync.OnceValues(func() (account.InviteRules, error) { return a.s.cfg.Accounts.InviteRules(ctx, a.q.User) })
 	a.children = make([]map[id.RoomID]bool, len(a.q.lists))
 	for i := range a.q.lists {
 		if spaces := a.q.lists[i].filter.Spaces; spaces != nil {

@@ -28,8 +28,10 @@ func (r *room) asked(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, ignored := r.a.ignored[sender]; ignored && row.Membership == graph.Invite {
-		return nil
+	if row.Membership == graph.Invite {
+		if unwanted, err := r.ans.unwanted(sender); err != nil || unwanted {
+			return err
+		}
 	}
 	r.initial, r.mark = true, mark{}
 	r.outside(stripped)

@@ -100,7 +100,8 @@ type ruleBody struct {
 var rulesSeed = maphash.MakeSeed()
 
 // ParseSliding reads the body of a request. It returns M_BAD_JSON or M_INVALID_PARAM for what doesn't make sense or is out of bounds, and
-// M_MISSING_PARAM where something is missing. What it doesn't know it ignores.
+// M_MISSING_PARAM where something is missing. What it doesn't know it ignores. Each request says all that it wants: nothing of the one before holds on,
+// so there is nothing for the proposals' earlier unsubscribe_rooms to end.
 //
 // MSC4186: Request Body
 func ParseSliding(form SlidingForm, user id.UserID, body []byte) (*Sliding, error) {
@@ -168,8 +169,8 @@ func (q *Sliding) addRules(b *slidingBody) error {
 	}
 	wanted := 0
 	for name, raw := range b.Lists {
-		if name == "" || len(name) > maxName {
-			return mxerr.InvalidParam("Names of lists have 1 to %d bytes.", maxName)
+		if name == "" || len(name) > maxName || q.form == SlidingStable && !opaque(name) {
+			return mxerr.InvalidParam("Names of lists have 1 to %d of the characters 0-9, a-z, A-Z, '.', '_', '~' and '-'.", maxName)
 		}
 		l, err := q.list(name, raw)
 		if err != nil {
@@ -208,6 +209,15 @@ func (q *Sliding) addRules(b *slidingBody) error {
 	}
 	q.rules = sum.Sum64()
 	return nil
+}
+
+// opaque reports whether a text has only characters of opaque identifiers.
+//
+// Spec: appendices Opaque Identifiers
+func opaque(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || strings.ContainsRune("._~-", r))
+	})
 }
 
 func (q *Sliding) list(name string, raw json.RawMessage) (list, error) {

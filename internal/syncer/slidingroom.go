@@ -51,7 +51,7 @@ func (r *room) visit(ctx context.Context) error {
 	r.v = &visit{glance: r.spot.glance}
 	r.ans = newAnswer(r.a.s, Request{User: r.a.q.User, Device: r.a.q.Device, Filter: limit, Mode: StateAfter},
 		&snapshot{to: r.a.seen.to, complete: r.a.seen.complete})
-	r.ans.first, r.ans.since, r.ans.ignored = false, r.upTo, r.a.ignored
+	r.ans.first, r.ans.since, r.ans.ignored, r.ans.invites = false, r.upTo, r.a.ignored, r.a.invites
 	switch r.spot.row.Membership {
 	case graph.Join:
 		return r.joined(ctx)
