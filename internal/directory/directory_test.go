@@ -31,7 +31,7 @@ const (
 // node is a directory with the rooms that it lists.
 type node struct {
 	*directory.Directory
-	t     *testing.T
+	t     testing.TB
 	ctx   context.Context
 	db    *sqldb.DB
 	bus   *bus.Bus
@@ -39,7 +39,7 @@ type node struct {
 	rooms *room.Rooms
 }
 
-func start(t *testing.T, open sqldbtest.Open) *node {
+func start(t testing.TB, open sqldbtest.Open) *node {
 	t.Helper()
 	n := &node{t: t, ctx: t.Context(), bus: bus.New(bus.Config{})}
 	n.db = open(func(c *sqldb.Config) { c.Committed = n.bus.Committed })
