@@ -118,8 +118,8 @@ func (m *mortal) start() {
 	}
 }
 
-// steadyAddress finds a port that nobody has, and that no connection gets while the server is down: systems hand out higher ones.
-func steadyAddress(t *testing.T) string {
+// freeAddress finds a port that nobody has, and that no connection gets while the server is down: systems hand out higher ones.
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
@@ -135,7 +135,7 @@ func steadyAddress(t *testing.T) string {
 // startMortal runs a server with the registration in a file, and returns its URL.
 func startMortal(t *testing.T, d sqldb.Dialect, binary, registration string) (*mortal, string) {
 	t.Helper()
-	address := steadyAddress(t)
+	address := freeAddress(t)
 	m := &mortal{t: t, binary: binary}
 	for key, value := range map[string]string{
 		"data_dir": filepath.Join(t.TempDir(), "data"), "client.listen": address, "registration": "open", "rate_limits": "off",

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -91,15 +90,6 @@ func federate(t *testing.T, binary string, d sqldb.Dialect, count int) []*homese
 		servers[i] = h
 	}
 	return servers
-}
-
-// freeAddress finds a port of the loopback that nothing listens on. It must be the same after a restart, so it is chosen beforehand.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start runs the process and waits until it answers clients.
