@@ -152,7 +152,8 @@ func (w *world) judge(last string) {
 	union := make(map[string]*held)
 	for _, h := range all {
 		for e, x := range h.events {
-			if union[e] == nil || x.in {
+			// Who was outside by the sender's account is given the event without its content.
+			if was := union[e]; was == nil || x.in && (!was.in || was.n == 0) {
 				union[e] = x
 			}
 		}
