@@ -56,8 +56,9 @@ const userColumns = `w.word, w.whole, w.user_id, w.named, u.local, u.name, u.ava
 	FROM user_words w JOIN known_users u ON u.user_id = w.user_id`
 
 var (
-	usersByWord = sqldb.SQL(`SELECT ` + userColumns + ` WHERE w.word >= $1 AND w.word < $2 AND (w.word, w.whole, w.user_id, w.named) > ($3, $4, $5, $6)
-		ORDER BY w.word, w.whole, w.user_id, w.named LIMIT $7`)
+	// One lower bound: with a second one PostgreSQL may begin at the wrong one, which is the beginning of the index.
+	usersByWord = sqldb.SQL(`SELECT ` + userColumns + ` WHERE w.word < $1 AND (w.word, w.whole, w.user_id, w.named) > ($2, $3, $4, $5)
+		ORDER BY w.word, w.whole, w.user_id, w.named LIMIT $6`)
 	usersByID = sqldb.SQL(`SELECT u.user_id, CAST(1 AS BIGINT), u.user_id, CAST(1 AS BIGINT), u.local, u.name, u.avatar, u.room_nid FROM known_users u WHERE u.user_id = ANY($1)`)
 	openAmong = sqldb.SQL(`SELECT room_nid FROM seen_rooms WHERE room_nid = ANY($1) AND open = 1`)
 )
@@ -192,14 +193,14 @@ func (c candidate) has(parts []string) bool {
 
 // scan looks at users with words that begin with the question, until enough were found or looked at.
 func (s *userSearch) scan(tx *sqldb.Tx, question string, fits func(candidate) bool) error {
-	last := candidate{word: "", whole: -1}
+	last := candidate{word: question, whole: -1}
 	for page := firstCandidates; s.looks < maxCandidates && len(s.found) < s.want; page = min(4*page, maxCandidates) {
 		var some []candidate
 		err := tx.Query(usersByWord, func(r *sqldb.Row) error {
 			c, err := scanCandidate(r)
 			some = append(some, c)
 			return err
-		}, question, question+"\U0010FFFF", last.word, last.whole, string(last.ID), last.named, page)
+		}, question+"\U0010FFFF", last.word, last.whole, string(last.ID), last.named, page)
 		if err != nil {
 			return err
 		}
