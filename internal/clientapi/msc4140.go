@@ -57,7 +57,8 @@ func (a *API) scheduleDelayed(ctx context.Context, r *web.Request) (*web.Respons
 		case body.Content[0] != '{':
 			return delayed.Event{}, mxerr.BadJSON("\"content\" must be an object")
 		}
-		return delayed.Event{User: r.Caller.User, Room: roomID, Type: r.Path("eventType"), State: body.State, Content: body.Content, Delay: *body.Delay}, nil
+		sticky, err := stickyFor(r)
+		return delayed.Event{User: r.Caller.User, Room: roomID, Type: r.Path("eventType"), State: body.State, Content: body.Content, Delay: *body.Delay, Sticky: sticky}, err
 	})
 }
 
@@ -72,8 +73,12 @@ func (a *API) delayByQuery(ctx context.Context, r *web.Request, roomID id.RoomID
 		if err != nil {
 			return delayed.Event{}, err
 		}
+		sticky, err := stickyFor(r)
+		if err != nil {
+			return delayed.Event{}, err
+		}
 		content, err := r.Object()
-		return delayed.Event{User: r.Caller.User, Room: roomID, Type: r.Path("eventType"), State: state, Content: content, Delay: delay}, err
+		return delayed.Event{User: r.Caller.User, Room: roomID, Type: r.Path("eventType"), State: state, Content: content, Delay: delay, Sticky: sticky}, err
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"myelin/internal/room"
 	"myelin/internal/web"
 	"myelin/matrix/canon"
+	pdu "myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
@@ -54,9 +55,13 @@ func (a *API) sendMessage(ctx context.Context, r *web.Request) (*web.Response, e
 	if typ == "m.room.redaction" {
 		return a.sendRedaction(ctx, r, roomID, content)
 	}
+	sticky, err := stickyFor(r)
+	if err != nil {
+		return nil, err
+	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
-		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, Content: content, TS: ts},
+		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, Content: content, TS: ts, Sticky: sticky},
 		Txn:      transaction(r, "send", string(roomID), typ),
 	})
 	if mxerr.Is(err, mxerr.CodeUnknown) { // the code for what may be no root of a thread
@@ -97,6 +102,21 @@ func massaged(r *web.Request) (int64, error) {
 	return ts, nil
 }
 
+// stickyFor reads for how many milliseconds an event is to stick.
+//
+// MSC4354: Sticky events
+func stickyFor(r *web.Request) (int64, error) {
+	const param = "org.matrix.msc4354.sticky_duration_ms"
+	if !r.HasQuery(param) {
+		return 0, nil
+	}
+	ms, err := r.QueryInt(param, 0)
+	if err != nil || ms < 0 || ms > pdu.MaxSticky {
+		return 0, mxerr.InvalidParam("%q must be a number of milliseconds, at most %d", param, pdu.MaxSticky)
+	}
+	return ms, nil
+}
+
 // setState serves both forms, with and without a state key.
 //
 // Spec: cs setRoomStateWithKey
@@ -123,9 +143,13 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	case "m.room.create":
 		return nil, mxerr.InvalidParam("the room has been created already")
 	}
+	sticky, err := stickyFor(r)
+	if err != nil {
+		return nil, err
+	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
-		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content, TS: ts},
+		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content, TS: ts, Sticky: sticky},
 	})
 	if err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ var supported = web.JSON(map[string]any{
 		"org.matrix.msc4143": true, // transports of calls
 		"org.matrix.msc4155": true, // filtering invites
 		"org.matrix.msc4222": true, // state_after in sync
+		"org.matrix.msc4354": true, // events that stick
 		"org.matrix.msc4380": true, // blocking invites, before it was stable
 
 		"org.matrix.msc3440.stable": true, // threads

@@ -79,6 +79,10 @@ type Event struct {
 	// EventID is set for what was sent, Error for what could not be sent.
 	EventID id.EventID
 	Error   json.RawMessage
+	// Sticky is for how many milliseconds the event sticks once it is sent; 0 for most.
+	//
+	// MSC4354: Sticky events
+	Sticky int64
 
 	due    int64
 	status int64
@@ -113,7 +117,7 @@ func (e Event) MarshalJSON() ([]byte, error) {
 func scan(r *sqldb.Row) (e Event, err error) {
 	var state sql.Null[string]
 	var content, failure string
-	err = r.Scan(&e.ID, &e.User, &e.Room, &e.Type, &state, &content, &e.Delay, &e.Scheduled, &e.due, &e.status, &e.Finalised, &e.EventID, &failure)
+	err = r.Scan(&e.ID, &e.User, &e.Room, &e.Type, &state, &content, &e.Delay, &e.Scheduled, &e.due, &e.status, &e.Finalised, &e.EventID, &failure, &e.Sticky)
 	if state.Valid {
 		e.State = &state.V
 	}
@@ -182,7 +186,7 @@ func (d *Delayed) Schedule(ctx context.Context, e Event, txn graph.TxnRef) (stri
 		if count >= MaxScheduled {
 			return mxerr.LimitExceeded(time.Duration(max(1000, first-at)) * time.Millisecond)
 		}
-		_, err := tx.Exec(sqlAdd, e.ID, e.User, e.Room, e.Type, state, string(e.Content), e.Delay, at, at+e.Delay, stored)
+		_, err := tx.Exec(sqlAdd, e.ID, e.User, e.Room, e.Type, state, string(e.Content), e.Delay, at, at+e.Delay, stored, e.Sticky)
 		return err
 	})
 	switch {

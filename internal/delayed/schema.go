@@ -24,15 +24,17 @@ CREATE TABLE delayed_events (
 );
 CREATE INDEX delayed_events_due ON delayed_events (due);
 CREATE INDEX delayed_events_user ON delayed_events (user_id, finalised);
+`}, {Slice: "delayed", Version: 2, SQL: `
+	ALTER TABLE delayed_events ADD COLUMN sticky BIGINT NOT NULL DEFAULT 0;
 `}}
 
 // never is later than any due.
 const never = int64(1) << 62
 
-const columns = `delay_id, user_id, room_id, type, state_key, content, delay, scheduled, due, status, finalised, event_id, error`
+const columns = `delay_id, user_id, room_id, type, state_key, content, delay, scheduled, due, status, finalised, event_id, error, sticky`
 
 var (
-	sqlAdd = sqldb.SQL(`INSERT INTO delayed_events (` + columns + `, txn) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, '', '', $10)`)
+	sqlAdd = sqldb.SQL(`INSERT INTO delayed_events (` + columns + `, txn) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, '', '', $11, $10)`)
 
 	sqlByTxn = sqldb.SQL(`SELECT delay_id FROM delayed_events WHERE txn = $1`)
 

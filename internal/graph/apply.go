@@ -378,6 +378,7 @@ func (j *job) posOf(tx *sqldb.Tx, m memberChange) (sqldb.Pos, error) {
 }
 
 func (g *Graph) writeRest(tx *sqldb.Tx, j *job) error {
+	j.stick(tx)
 	if j.traits != nil {
 		tx.Queue(setTraits, append([]any{j.room}, j.traits...)...)
 	}
@@ -386,6 +387,9 @@ func (g *Graph) writeRest(tx *sqldb.Tx, j *job) error {
 			return err
 		}
 		tx.Queue(pruneEvent, j.room, r.Target, r.By, r.Pruned.Raw())
+		if r.Was != nil && r.Was.Sticky() > 0 {
+			tx.Queue(deleteSticky, j.room, r.Target)
+		}
 		tx.Queue(dropAwaited, j.room, r.Pruned.ID())
 	}
 	for _, a := range j.c.Awaiting {

@@ -221,6 +221,15 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	);
 	INSERT INTO times_done (one, ord) SELECT 1, COALESCE(MAX(ord), 0) FROM event_times WHERE ord > 0;
 	DROP INDEX events_by_time;
+`}, {Slice: "graph", Version: 10, SQL: `
+	CREATE TABLE sticky_events (
+		room_nid BIGINT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		pos BIGINT NOT NULL,
+		until BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, event_nid)
+	) WITHOUT ROWID;
+	CREATE INDEX sticky_events_until ON sticky_events (until);
 `}}
 
 // multi is one statement prepared for several numbers of rows.

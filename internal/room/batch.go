@@ -254,7 +254,7 @@ func (b *batch) privileged(ctx context.Context) ([]id.UserID, error) {
 // unchanged returns the state event that already says what the event would say, if one does: a
 // client that sets a state twice gets the first event again.
 func (b *batch) unchanged(ctx context.Context, pdu *event.PDU) (*event.PDU, error) {
-	if !pdu.IsState() {
+	if !pdu.IsState() || pdu.Sticky() > 0 { // what sticks begins to do so anew
 		return nil, nil
 	}
 	key := pdu.Key()

@@ -25,6 +25,10 @@ type Proposal struct {
 	Redacts id.EventID
 	// TS is the origin_server_ts in milliseconds; 0 means the time of the decision.
 	TS int64
+	// Sticky is for how many milliseconds the event sticks; 0 for most.
+	//
+	// MSC4354: Sticky events
+	Sticky int64
 }
 
 // facts is what decide knows besides the proposal.
@@ -54,6 +58,7 @@ func decide(f facts, p Proposal) (*event.PDU, error) {
 		Content:        p.Content,
 		OriginServerTS: p.TS,
 		Redacts:        p.Redacts,
+		Sticky:         p.Sticky,
 	}
 	if draft.OriginServerTS == 0 {
 		draft.OriginServerTS = f.now

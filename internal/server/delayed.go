@@ -33,6 +33,6 @@ func (s *Server) sendDelayed(ctx context.Context, e delayed.Event) (id.EventID, 
 	}
 	return s.rooms.Send(ctx, room.Message{
 		Room: e.Room, Txn: e.Txn(),
-		Proposal: room.Proposal{Sender: e.User, Type: e.Type, StateKey: e.State, Content: e.Content},
+		Proposal: room.Proposal{Sender: e.User, Type: e.Type, StateKey: e.State, Content: e.Content, Sticky: e.Sticky},
 	})
 }

@@ -246,6 +246,7 @@ func (s *Server) startBackground() {
 	}
 	w.Lead("send delayed events", s.delayed.Run)
 	w.Schedule(work.Job{Name: "forget confirmations of addresses", Period: time.Hour, Run: s.contacts.Sweep})
+	w.Schedule(work.Job{Name: "forget what sticks no longer", Period: 10 * time.Minute, Run: s.graph.ForgetSticky})
 	w.Schedule(work.Job{Name: "forget delayed events", Period: time.Hour, Run: s.delayed.Forget})
 	w.Every("note when devices were seen", time.Minute, s.accounts.FlushSeen)
 	w.Schedule(work.Job{Name: "sweep expired tokens", Period: 5 * time.Minute, Run: s.accounts.Sweep})

@@ -38,6 +38,8 @@ type answer struct {
 	visits  []visit
 	// unread counts what is unread in all joined rooms; nil where that is asked room by room.
 	unread map[graph.RoomNID]push.Counts
+	// sticking are the events that stick, by room, read when the first room may have some.
+	sticking func() (map[graph.RoomNID][]*graph.Event, error)
 	// invites are the user's wishes about invites, read when the first comes up.
 	invites func() (account.InviteRules, error)
 
@@ -82,6 +84,7 @@ func (a *answer) build(ctx context.Context) (body []byte, news bool, err error) 
 		return nil, false, err
 	}
 	a.invites = sync.OnceValues(func() (account.InviteRules, error) { return a.s.cfg.Accounts.InviteRules(ctx, a.q.User) })
+	a.sticking = sync.OnceValues(func() (map[graph.RoomNID][]*graph.Event, error) { return a.loadSticky(ctx) })
 	if a.q.Filter.Room.State.LazyLoadMembers {
 		a.s.lazy.begin(a)
 	}

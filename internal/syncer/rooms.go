@@ -50,12 +50,16 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	sticky, err := a.sticky(ctx, s, t)
+	if err != nil {
+		return nil, err
+	}
 	ephemeral := a.ephemeral(v)
 	data, err := a.roomData(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	if !r.full && !t.limited && len(t.events)+len(state)+len(summary)+len(ephemeral)+len(data) == 0 && !a.read(v) {
+	if !r.full && !t.limited && len(t.events)+len(sticky)+len(state)+len(summary)+len(ephemeral)+len(data) == 0 && !a.read(v) {
 		return nil, nil
 	}
 	out := []byte{'{'}
@@ -66,6 +70,9 @@ func (a *answer) joined(ctx context.Context, v *visit) ([]byte, error) {
 		return nil, err
 	}
 	if out, err = a.appendTimeline(ctx, out, t, state); err != nil {
+		return nil, err
+	}
+	if out, err = a.appendSticky(ctx, out, sticky); err != nil {
 		return nil, err
 	}
 	out = append(appendRawEvents(append(out, `,"ephemeral":`...), ephemeral), '}')

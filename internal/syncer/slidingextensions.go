@@ -26,6 +26,7 @@ type extensions struct {
 	Receipts *byRoom          `json:"receipts"`
 	Typing   *byRoom          `json:"typing"`
 	Threads  *threadsRequest  `json:"thread_subscriptions"`
+	Sticky   *stickyRequest   `json:"org.matrix.msc4354.sticky_events"`
 	// MSC4308: the unstable name goes once no client of note uses it.
 	UnstableThreads *threadsRequest `json:"io.element.msc4308.thread_subscriptions"`
 }
@@ -54,6 +55,9 @@ func (x *extensions) check() error {
 		if b != nil && (len(b.Lists) > maxNamed || len(b.Rooms) > maxNamed) {
 			return mxerr.InvalidParam("An extension names more than %d lists or rooms.", maxNamed)
 		}
+	}
+	if err := x.Sticky.check(); err != nil {
+		return err
 	}
 	if d := x.ToDevice; d != nil {
 		if _, ok := d.from(); !ok {
@@ -174,7 +178,7 @@ func (a *slide) extend(ctx context.Context) (news bool, err error) {
 	account := a.ledger.get(0)
 	after := account
 	parts := []func(context.Context, *mark) (string, []byte, bool, error){
-		a.toDevice, a.keys, a.accountData, a.readReceipts, a.whoTypes, a.threads,
+		a.toDevice, a.keys, a.accountData, a.readReceipts, a.whoTypes, a.threads, a.sticky,
 	}
 	for _, part := range parts {
 		name, body, told, err := part(ctx, &after)

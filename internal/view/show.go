@@ -127,6 +127,9 @@ func appendUnsigned(dst []byte, a Audience, e *graph.Event, inside companions, c
 	if e.Txn.ID != "" && e.Txn.User == a.User && e.Txn.Device == a.Device {
 		dst = canon.AppendString(append(dst, `,"transaction_id":`...), e.Txn.ID)
 	}
+	if ttl := e.PDU.StickyUntil(now) - now; ttl > 0 {
+		dst = strconv.AppendInt(append(dst, `,"msc4354_sticky_duration_ttl_ms":`...), ttl, 10) // MSC4354
+	}
 	if e.Txn.Device == graph.DelayedDevice && e.Txn.User == a.User {
 		dst = canon.AppendString(append(dst, `,"org.matrix.msc4140.delay_id":`...), e.Txn.ID)
 	}

@@ -32,6 +32,10 @@ type Draft struct {
 	// EdgeHashes gives the reference hashes of prev_events and auth_events in versions 1 and 2. An edge
 	// without one gets an empty object, which nobody checks.
 	EdgeHashes map[id.EventID]string
+	// Sticky is for how many milliseconds the event sticks; 0 for most.
+	//
+	// MSC4354: Sticky events
+	Sticky int64
 }
 
 // Build makes the event: content hash, ID and the signature of origin. random gives the opaque part of
@@ -57,6 +61,9 @@ func (d Draft) Build(v *roomver.Version, origin id.ServerName, key sign.Key, ran
 	buf = strconv.AppendInt(appendKey(buf, 1, "depth"), min(d.Depth, v.MaxDepth), 10)
 	if v.EventIDs == roomver.EventIDDomain {
 		buf = canon.AppendString(appendKey(buf, 1, "event_id"), "$"+random()+":"+string(origin))
+	}
+	if d.Sticky > 0 {
+		buf = appendSticky(appendKey(buf, 1, stickyField), d.Sticky)
 	}
 	buf = strconv.AppendInt(appendKey(buf, 1, "origin_server_ts"), d.OriginServerTS, 10)
 	buf = d.appendEdges(appendKey(buf, 1, "prev_events"), v, d.PrevEvents)

@@ -27,6 +27,9 @@ func (p *PDU) AppendClient(dst []byte, f ClientFormat) []byte {
 		dst = append(dst, p.Content()...)
 	}
 	dst = appendID(append(dst, `,"event_id":`...), p.id)
+	if p.sticky > 0 {
+		dst = appendSticky(append(dst, `,"`+stickyField+`":`...), p.sticky)
+	}
 	dst = strconv.AppendInt(append(dst, `,"origin_server_ts":`...), p.ts, 10)
 	if p.redacts != "" {
 		dst = appendID(append(dst, `,"redacts":`...), p.redacts)

@@ -38,6 +38,7 @@ type PDU struct {
 	redacts    id.EventID
 	membership string
 	ts, depth  int64
+	sticky     int64 // milliseconds
 	// edges holds prev_events and then auth_events.
 	edges []id.EventID
 	// raw[contentAt:contentEnd] is the content.

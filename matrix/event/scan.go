@@ -98,6 +98,8 @@ func (s *scanner) field(key string, value []byte) {
 				s.fail("hashes has no sha256")
 			}
 		}
+	case stickyField:
+		p.sticky = stickyFor(value)
 	case "origin_server_ts":
 		p.ts = s.integer(hasTS, value)
 	case "redacts":
