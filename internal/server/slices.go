@@ -138,12 +138,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 		return err
 	}
 
-	// identity
-	if err := s.openIdentity(ctx); err != nil {
-		return err
-	}
-
-	// fedroom, fedsend, fedapi
+	// identity, fedroom, fedsend, fedapi
 	if err := s.openFederation(ctx); err != nil {
 		return err
 	}
