@@ -88,8 +88,7 @@ func (e *Encryption) ClaimLocal(ctx context.Context, want Claims) (Claimed, erro
 	}
 	got := make(Claimed)
 	for part := range slices.Chunk(list, claimsAtOnce) {
-		err := e.db.Write(ctx, func(tx *sqldb.Tx) error { return takeKeys(tx, part) })
-		if err != nil {
+		if err := e.claims.Submit(part).Wait(ctx); err != nil {
 			return nil, fmt.Errorf("claim keys: %w", err)
 		}
 		for _, c := range part {
@@ -101,6 +100,20 @@ func (e *Encryption) ClaimLocal(ctx context.Context, want Claims) (Claimed, erro
 	return got, nil
 }
 
+// newClaims makes what claims keys, for all who want some while the last transaction ran.
+func newClaims(db *sqldb.DB) *sqldb.Batcher[[]*claim] {
+	return sqldb.NewBatcher(db, "claimed keys", func(tx *sqldb.Tx, wanted [][]*claim) []error {
+		if err := takeKeys(tx, slices.Concat(wanted...)); err != nil {
+			failed := make([]error, len(wanted))
+			for i := range failed {
+				failed[i] = err
+			}
+			return failed
+		}
+		return nil
+	})
+}
+
 // takeKeys claims keys in one transaction. The position is taken first: other nodes wait until the keys are marked.
 func takeKeys(tx *sqldb.Tx, list []*claim) error {
 	pos, err := tx.Pos()
@@ -108,23 +121,37 @@ func takeKeys(tx *sqldb.Tx, list []*claim) error {
 		return err
 	}
 	at := now()
-	for _, c := range list {
+	err = tx.Each(stmtClaim, len(list), func(i int) []any {
+		c := list[i]
 		c.keyID, c.content = "", ""
-		args := []any{c.user, c.device, c.algorithm}
-		found, err := tx.Get(stmtClaim, append(args, at), &c.keyID, &c.content)
-		if err != nil {
-			return err
-		}
-		if found {
-			note(tx, pos, c.user, c.device)
+		return []any{c.user, c.device, c.algorithm, at}
+	}, func(i int, r *sqldb.Row) error { return r.Scan(&list[i].keyID, &list[i].content) })
+	if err != nil {
+		return err
+	}
+	var without []*claim
+	for _, c := range list {
+		if c.keyID == "" {
+			without = append(without, c)
 			continue
 		}
+		note(tx, pos, c.user, c.device)
+	}
+	unused := make([]bool, len(without))
+	err = tx.Each(stmtFallback, len(without), func(i int) []any {
+		return []any{without[i].user, without[i].device, without[i].algorithm}
+	}, func(i int, r *sqldb.Row) error {
 		var used int64
-		if found, err = tx.Get(stmtFallback, args, &c.keyID, &c.content, &used); err != nil {
-			return err
-		}
-		if found && used == 0 {
-			tx.Queue(stmtUseFallback, args...)
+		err := r.Scan(&without[i].keyID, &without[i].content, &used)
+		unused[i] = used == 0
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for i, c := range without {
+		if unused[i] {
+			tx.Queue(stmtUseFallback, c.user, c.device, c.algorithm)
 			note(tx, pos, c.user, c.device)
 		}
 	}

@@ -47,6 +47,7 @@ type Encryption struct {
 	mostPosted int
 	// reaper deletes messages that arrived.
 	reaper *sqldb.Batcher[receipt]
+	claims *sqldb.Batcher[[]*claim]
 
 	unsubscribe func()
 }
@@ -80,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Encryption, error) {
 	e := &Encryption{
 		cfg: c, db: c.DB, log: c.Log, epochs: newEpochs(),
 		stocks: otter.Must(&otter.Options[deviceKey, *stock]{MaximumSize: maxStocks}),
-		pairs:  newPairs(), lists: newListNews(since), reaper: newReaper(c.DB),
+		pairs:  newPairs(), lists: newListNews(since), reaper: newReaper(c.DB), claims: newClaims(c.DB),
 		posted: make(map[Route]int), mostPosted: maxPosted,
 	}
 	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.

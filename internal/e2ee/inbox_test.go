@@ -3,6 +3,7 @@ package e2ee
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,15 +135,14 @@ func TestFlood(t *testing.T) {
 		n := start(t, open)
 		n.device(bob, "B")
 		n.ok(n.Receive(n.ctx, "@kind:there.example", "m.test", "first", Messages{bob: {"B": body("precious")}}))
-		n.ok(n.db.Write(n.ctx, func(tx *sqldb.Tx) error {
-			m := &message{sender: erin, typ: "m.test"}
-			for i := range maxInbox {
-				if err := m.put(tx, bob, "B", body(fmt.Sprint(i))); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
+		var flood []parcel
+		for i := range maxInbox {
+			flood = append(flood, parcel{bob, "B", body(fmt.Sprint(i))})
+		}
+		m := &message{sender: erin, typ: "m.test"}
+		for part := range slices.Chunk(flood, 1000) {
+			n.ok(n.db.Write(n.ctx, func(tx *sqldb.Tx) error { return m.put(tx, part...) }))
+		}
 		if got := n.count(stmtCountInbox, bob, "B"); got != maxInbox+1-evicted || got != n.count(stmtCountWaiting, bob, "B") {
 			t.Errorf("%d messages wait", got)
 		}

@@ -164,51 +164,74 @@ func (e *Encryption) postLetter(tx *sqldb.Tx, r Route, user id.UserID, edu *dire
 	return nil
 }
 
+// parcel is a message for one device.
+type parcel struct {
+	user    id.UserID
+	device  id.DeviceID
+	content json.RawMessage
+}
+
 // deliver puts messages for our users into the inboxes of their devices. Devices that don't exist are passed over.
 func (e *Encryption) deliver(tx *sqldb.Tx, m *message) error {
-	for user, devices := range m.to {
-		if !e.cfg.Ours.Is(user.Domain()) {
-			continue
+	var here []id.UserID
+	for user := range m.to {
+		if e.cfg.Ours.Is(user.Domain()) {
+			here = append(here, user)
 		}
-		var there []id.DeviceID
-		err := tx.Query(stmtDevices, func(r *sqldb.Row) error {
-			var device id.DeviceID
-			err := r.Scan(&device)
-			there = append(there, device)
-			return err
-		}, user)
+	}
+	var parcels []parcel
+	err := tx.Each(stmtDevices, len(here), func(i int) []any { return []any{here[i]} }, func(i int, r *sqldb.Row) error {
+		var device id.DeviceID
+		err := r.Scan(&device)
+		content, ok := m.to[here[i]][device]
+		if !ok {
+			content, ok = m.to[here[i]][everyDevice]
+		}
+		if ok {
+			parcels = append(parcels, parcel{here[i], device, content})
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return m.put(tx, parcels...)
+}
+
+// put adds messages to inboxes, and takes from those that are full.
+func (m *message) put(tx *sqldb.Tx, parcels ...parcel) error {
+	for _, p := range parcels {
+		pos, err := tx.Pos()
 		if err != nil {
 			return err
 		}
-		for _, device := range there {
-			content, ok := devices[device]
-			if !ok {
-				if content, ok = devices[everyDevice]; !ok {
-					continue
-				}
-			}
-			if err := m.put(tx, user, device, content); err != nil {
-				return err
-			}
+		event := append(append([]byte(`{"content":`), p.content...), `,"sender":`...)
+		event = canon.AppendString(append(canon.AppendString(event, string(m.sender)), `,"type":`...), m.typ)
+		tx.Queue(stmtInbox, p.user, p.device, pos, m.sender, string(append(event, '}')))
+		tx.Emit(bus.Entry{Pos: pos, Kind: bus.ToDevice, User: p.user, Device: p.device})
+	}
+	var full []parcel
+	err := tx.Each(stmtWaiting, len(parcels), func(i int) []any { return []any{parcels[i].user, parcels[i].device} }, func(i int, r *sqldb.Row) error {
+		var waiting int
+		err := r.Scan(&waiting)
+		if waiting > maxInbox {
+			full = append(full, parcels[i])
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range full {
+		if err := evict(tx, p.user, p.device); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// put adds a message to an inbox.
-func (m *message) put(tx *sqldb.Tx, user id.UserID, device id.DeviceID, content json.RawMessage) error {
-	pos, err := tx.Pos()
-	if err != nil {
-		return err
-	}
-	event := append(append([]byte(`{"content":`), content...), `,"sender":`...)
-	event = canon.AppendString(append(canon.AppendString(event, string(m.sender)), `,"type":`...), m.typ)
-	tx.Queue(stmtInbox, user, device, pos, m.sender, string(append(event, '}')))
-	tx.Emit(bus.Entry{Pos: pos, Kind: bus.ToDevice, User: user, Device: device})
-	var waiting int
-	if _, err := tx.Get(stmtWaiting, []any{user, device}, &waiting); err != nil || waiting <= maxInbox {
-		return err
-	}
+// evict takes from an inbox some messages of whoever has the most there.
+func evict(tx *sqldb.Tx, user id.UserID, device id.DeviceID) error {
 	var greedy id.UserID
 	if _, err := tx.Get(stmtGreedy, []any{user, device}, &greedy); err != nil {
 		return err
