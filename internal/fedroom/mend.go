@@ -65,8 +65,10 @@ type mend struct {
 	sought map[id.EventID]bool
 	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
 	drained map[id.ServerName]bool
-	// first says that it is the first attempt for one of the events at least.
-	first bool
+	// first says that it is the first attempt for one of the events at least, fresh that it is for all of them.
+	first, fresh bool
+	// unheard are servers that a question for what is missing did not reach.
+	unheard map[id.ServerName]bool
 	// suspect are servers that gave events which break the format of the room's version.
 	suspect map[id.ServerName]bool
 	// cause is why the last question had no answer; notBefore is when it may be asked again.
@@ -101,7 +103,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
-		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
+		fresh: true, unheard: map[id.ServerName]bool{}, drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
 	}
 	budget := outsiderTime
 	for _, s := range waiting {
@@ -109,7 +111,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 			budget = repairTime
 		}
 		m.place.lenient = m.place.lenient || s.tries >= strictFor
-		m.first = m.first || s.tries == 0
+		m.first, m.fresh = m.first || s.tries == 0, m.fresh && s.tries == 0
 	}
 	// Who has just sent something is there, however the last question to it ended.
 	m.place.urgent = m.first
@@ -366,6 +368,8 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		}
 		if err != nil {
 			m.note(fmt.Errorf("get_missing_events: %w", err))
+			_, unreachable := errors.AsType[*fedclient.Unreachable](err)
+			m.unheard[server] = unreachable
 			continue
 		}
 		m.drained[server] = len(raws) < fullAnswer
@@ -482,12 +486,13 @@ func (m *mend) graft(ctx context.Context) (bool, error) {
 	return m.graftBefore(ctx, oldest)
 }
 
-// oldest is the deepest event of the pool that follows a gap, nil if none does.
+// oldest is the deepest event of the pool that follows a gap, nil if none does. Events of a server that could not be asked what comes before them
+// have another turn first: a lost question must not leave a gap, and who has just sent something is back soon.
 func (m *mend) oldest() *event.PDU {
 	var oldest *event.PDU
 	for e, missing := range m.lacks {
 		p := m.pool[e]
-		if p == nil || m.behindFailed(missing) || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
+		if p == nil || m.fresh && m.unheard[p.Sender().Domain()] || m.behindFailed(missing) || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
 			continue
 		}
 		if oldest == nil || p.Depth() < oldest.Depth() {

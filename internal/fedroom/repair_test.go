@@ -3,6 +3,7 @@ package fedroom_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +118,31 @@ func TestGapIsGrafted(t *testing.T) {
 			if !slices.Contains(got, e) {
 				t.Fatalf("%s is still missing", e)
 			}
+		}
+	})
+}
+
+// A question that is lost on its way leaves no gap: it is asked again.
+func TestGapAfterALostQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		a, b, alice, _, r := pair(t, w, nil)
+		missed := a.speak(r, alice, 10)
+		grafts := a.count("state_ids")
+		a.lies("get_missing_events", func(int, []byte) (int, []byte) { panic(http.ErrAbortHandler) })
+		a.deliver(b, missed[len(missed)-1])
+		must(t, b.fed.Repair(t.Context(), r))
+		a.honest()
+		b.background()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		same(t, r, a, b)
+		got := b.timeline(r)
+		if !slices.Equal(got[len(got)-len(missed):], missed) {
+			t.Errorf("the timeline has %d events and ends otherwise", len(got))
+		}
+		if n := a.count("state_ids") - grafts; n > 0 {
+			t.Errorf("the state was asked for %d times", n)
 		}
 	})
 }
