@@ -16,13 +16,18 @@ import (
 const (
 	// completeLook is how often rooms are looked for that were joined with a part of their state.
 	completeLook = 30 * time.Second
-	// completePause is how long a room is left alone after all servers failed, in the beginning; it doubles up to maxPause.
+	// completePause is how long a room is left alone after all servers failed, in the beginning; it doubles up to completeRest, for servers that come
+	// back should not wait to be noticed.
 	completePause = 10 * time.Second
+	completeRest  = 5 * time.Minute
 	// completeTime bounds one attempt, completeEach what one server has of it, and completeServers is how many are asked. The next attempt asks
 	// the next ones, and gives each more time: a very large room may need it.
 	completeTime    = 20 * time.Minute
 	completeEach    = 2 * time.Minute
 	completeServers = 10
+	// completeStrict is after how many attempts, more than two hours, members are left out to whose events there are no keys. What is left out is left
+	// out for good, so a server that is only away should come back first; and a room must not wait for ever for one that is gone.
+	completeStrict = 32
 	// completeAtOnce is how many rooms are completed at a time.
 	completeAtOnce = 4
 	// maxTold and maxToldOf bound the servers that a join tells of, in all and by host.
@@ -78,7 +83,7 @@ func (f *Federated) completeAll(ctx context.Context, _ *work.Lease) error {
 				delete(next, o.room.Room)
 				continue
 			}
-			pause := min(maxPause, completePause<<min(failures[o.room.Room], 20))
+			pause := min(completeRest, completePause<<min(failures[o.room.Room], 20))
 			failures[o.room.Room]++
 			next[o.room.Room] = time.Now().Add(pause)
 			f.cfg.Log.WarnContext(ctx, "could not get the rest of a room's state", "room", o.room.RoomID, "err", o.err, "again_in", pause)
@@ -158,9 +163,9 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 	refused := new(refusals)
 	for _, server := range turnOf(f.permitted(r.Servers), failed) {
 		p := placeOf(head, member)
-		p.atMost, p.lenient = atMost, failed >= strictFor
+		p.atMost, p.lenient = atMost, failed >= completeStrict
 		asking, cancel := context.WithTimeout(ctx, min(completeTime, completeEach<<min(failed, 8)))
-		states, err := f.statesAt(asking, p, server, joins)
+		states, err := f.statesAt(asking, p, server, joins, failed >= strictFor)
 		late := err != nil && asking.Err() != nil && ctx.Err() == nil
 		cancel()
 		if late {
@@ -186,13 +191,13 @@ func (f *Federated) completeFrom(ctx context.Context, r graph.PartialRoom, atMos
 
 // statesAt fetches the states before several joins from one server. After some attempts that before the first will do: an earlier stay, or a join that
 // nobody can tell of, must not keep the room from being complete for ever.
-func (f *Federated) statesAt(ctx context.Context, p place, server id.ServerName, joins []id.EventID) (map[id.EventID][]id.EventID, error) {
+func (f *Federated) statesAt(ctx context.Context, p place, server id.ServerName, joins []id.EventID, firstWillDo bool) (map[id.EventID][]id.EventID, error) {
 	states := make(map[id.EventID][]id.EventID, len(joins))
 	for i, join := range joins {
 		state, err := f.stateAt(ctx, p, server, join)
 		if err == nil {
 			states[join] = state
-		} else if i == 0 || !p.lenient || !outside(err) {
+		} else if i == 0 || !firstWillDo || !outside(err) {
 			return nil, err
 		}
 	}

@@ -266,3 +266,44 @@ func TestPartialStayThatIsForgotten(t *testing.T) {
 		samePast(t, a, b, join)
 	})
 }
+
+// Members whose server is away for an hour, and its keys with it, are not left out of the state behind a join. Those whose keys nobody has for half a day are.
+func TestPartialJoinWaitsForKeys(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("gone=%v", gone), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t)
+				a, c, d := w.server("a.example"), w.server("c.example"), w.server("d.example")
+				r := a.create(room.Creation{Creator: a.user("alice"), Preset: room.PublicChat})
+				carol := c.user("carol")
+				must(t, c.join(r, carol, a.name))
+				c.refuses(500, "M_UNKNOWN", "server", "query")
+				a.refuses(404, "M_UNRECOGNIZED", "query")
+				_, err := d.fed.Join(t.Context(), room.Join{Membership: room.Membership{Room: r, Sender: d.user("dora")}}, []id.ServerName{a.name})
+				must(t, err)
+				d.background()
+				time.Sleep(90 * time.Minute)
+				synctest.Wait()
+				if !d.head(r).Partial {
+					t.Error("the state is taken without a member")
+				}
+				if gone {
+					time.Sleep(12 * time.Hour)
+					synctest.Wait()
+					if h := d.head(r); h.Partial || h.State.Membership(carol) != "" {
+						t.Errorf("after half a day partial is %v, the member %q", h.Partial, h.State.Membership(carol))
+					}
+					return
+				}
+				a.honest()
+				c.honest()
+				time.Sleep(4 * time.Hour)
+				synctest.Wait()
+				if d.head(r).Partial {
+					t.Error("still partial")
+				}
+				same(t, r, a, d)
+			})
+		})
+	}
+}
