@@ -3,6 +3,7 @@ package fedroom
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,6 +33,8 @@ const (
 	maxGrafts = 10
 	// maxForged is how many events are asked for of which there is a copy with a wrong signature.
 	maxForged = 5
+	// missingTries is how often a server is asked for what is missing while its answer is lost on the way.
+	missingTries = 3
 	// serversAsked is how many servers are asked one after the other for the same.
 	serversAsked = 5
 	// originsAsked is how many of them are servers that sent what waits.
@@ -65,10 +68,8 @@ type mend struct {
 	sought map[id.EventID]bool
 	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
 	drained map[id.ServerName]bool
-	// first says that it is the first attempt for one of the events at least, fresh that it is for all of them.
-	first, fresh bool
-	// unheard are servers that a question for what is missing did not reach.
-	unheard map[id.ServerName]bool
+	// first says that it is the first attempt for one of the events at least.
+	first bool
 	// suspect are servers that gave events which break the format of the room's version.
 	suspect map[id.ServerName]bool
 	// cause is why the last question had no answer; notBefore is when it may be asked again.
@@ -103,7 +104,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
-		fresh: true, unheard: map[id.ServerName]bool{}, drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
+		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
 	}
 	budget := outsiderTime
 	for _, s := range waiting {
@@ -111,7 +112,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 			budget = repairTime
 		}
 		m.place.lenient = m.place.lenient || s.tries >= strictFor
-		m.first, m.fresh = m.first || s.tries == 0, m.fresh && s.tries == 0
+		m.first = m.first || s.tries == 0
 	}
 	// Who has just sent something is there, however the last question to it ended.
 	m.place.urgent = m.first
@@ -360,16 +361,12 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		if m.drained[server] {
 			continue
 		}
-		raws, err := m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, fedclient.Missing{
-			Earliest: earliest, Latest: latest, Limit: missingAtOnce, MinDepth: m.floor,
-		})
+		raws, err := m.missing(ctx, server, fedclient.Missing{Earliest: earliest, Latest: latest, Limit: missingAtOnce, MinDepth: m.floor})
 		if ctx.Err() != nil {
 			return false, nil
 		}
 		if err != nil {
 			m.note(fmt.Errorf("get_missing_events: %w", err))
-			_, unreachable := errors.AsType[*fedclient.Unreachable](err)
-			m.unheard[server] = unreachable
 			continue
 		}
 		m.drained[server] = len(raws) < fullAnswer
@@ -396,6 +393,20 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// missing asks a server for what is missing. Who has just sent something is there, and a question to them that was lost on its way must not leave the
+// gap open: it is put again at once.
+//
+// Spec: ss getMissingEvents
+func (m *mend) missing(ctx context.Context, server id.ServerName, q fedclient.Missing) (raws []json.RawMessage, err error) {
+	for range missingTries {
+		raws, err = m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, q)
+		if _, lost := errors.AsType[*fedclient.Unreachable](err); !lost || !m.place.urgent || ctx.Err() != nil {
+			break
+		}
+	}
+	return raws, err
 }
 
 // edge returns the events of the pool that miss ancestors which aren't in it, at most as many as one may ask about, and those ancestors.
@@ -486,13 +497,12 @@ func (m *mend) graft(ctx context.Context) (bool, error) {
 	return m.graftBefore(ctx, oldest)
 }
 
-// oldest is the deepest event of the pool that follows a gap, nil if none does. Events of a server that could not be asked what comes before them
-// have another turn first: a lost question must not leave a gap, and who has just sent something is back soon.
+// oldest is the deepest event of the pool that follows a gap, nil if none does.
 func (m *mend) oldest() *event.PDU {
 	var oldest *event.PDU
 	for e, missing := range m.lacks {
 		p := m.pool[e]
-		if p == nil || m.fresh && m.unheard[p.Sender().Domain()] || m.behindFailed(missing) || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
+		if p == nil || m.behindFailed(missing) || !slices.ContainsFunc(missing.Prev, func(x id.EventID) bool { return m.pool[x] == nil }) {
 			continue
 		}
 		if oldest == nil || p.Depth() < oldest.Depth() {

@@ -129,10 +129,15 @@ func TestGapAfterALostQuestion(t *testing.T) {
 		a, b, alice, _, r := pair(t, w, nil)
 		missed := a.speak(r, alice, 10)
 		grafts := a.count("state_ids")
-		a.lies("get_missing_events", func(int, []byte) (int, []byte) { panic(http.ErrAbortHandler) })
+		lost := 0
+		a.lies("get_missing_events", func(status int, body []byte) (int, []byte) {
+			if lost++; lost < 3 {
+				panic(http.ErrAbortHandler)
+			}
+			return status, body
+		})
 		a.deliver(b, missed[len(missed)-1])
 		must(t, b.fed.Repair(t.Context(), r))
-		a.honest()
 		b.background()
 		time.Sleep(time.Hour)
 		synctest.Wait()
