@@ -398,7 +398,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 // missing asks a server for what is missing. Who has just sent something is there, and a question to them that was lost on its way must not leave the
 // gap open: it is put again at once.
 //
-// Spec: ss getMissingEvents
+// Spec: ss getMissingPreviousEvents
 func (m *mend) missing(ctx context.Context, server id.ServerName, q fedclient.Missing) (raws []json.RawMessage, err error) {
 	for range missingTries {
 		raws, err = m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, q)
