@@ -162,6 +162,16 @@ func (g *Graph) versionOf(tx *sqldb.Tx, r *room) (*roomver.Version, error) {
 	return v, nil
 }
 
+// knownKeys returns the room's keys, and whether those of the changes are among what is known to be on disk: then no writer can have given their numbers
+// to others, and nothing has to be read.
+func (r *room) knownKeys(changes []change) (*roomKeys, bool) {
+	r.mu.Lock()
+	keys := r.keys
+	r.mu.Unlock()
+	durable := keys.durable()
+	return keys, !slices.ContainsFunc(changes, func(c change) bool { return c.key > durable })
+}
+
 // learnKeys brings the room's keys up to what the transaction sees.
 func (r *room) learnKeys(tx *sqldb.Tx) (*roomKeys, error) {
 	r.mu.Lock()

@@ -206,13 +206,15 @@ func (g *Graph) diffByChains(ctx context.Context, room RoomNID, old, new StateNI
 				return nil
 			}
 		}
-		keys, err := r.learnKeys(tx)
-		if err != nil {
-			return err
-		}
 		all := a.back()
 		for _, delta := range slices.Backward(b.deltas) {
 			all = append(all, delta...)
+		}
+		keys, known := r.knownKeys(all)
+		if !known {
+			if keys, err = r.learnKeys(tx); err != nil {
+				return err
+			}
 		}
 		for _, c := range merge(all) {
 			diff = append(diff, stateDiff(keys, c))
