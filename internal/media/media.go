@@ -190,7 +190,7 @@ func (m *Media) locate(ctx context.Context, w Want) (f *row, err error) {
 }
 
 // ErrAway says that files can't be stored or read at this time. It comes together with the reason, which clients need not know.
-var ErrAway = mxerr.New(mxerr.CodeUnknown, "The files of this server can't be reached for now. Try again later.")
+var ErrAway = mxerr.New(mxerr.CodeUnknown, "The files of this server can't be reached at the moment. Try again later.")
 
 // told turns an error of the store into one that clients are told.
 func told(err error) error {

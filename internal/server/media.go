@@ -42,7 +42,7 @@ func (s *Server) checkBlobs(ctx context.Context) error {
 	defer cancel()
 	err := s.blobs.Check(ctx)
 	if errors.Is(err, blob.ErrAway) {
-		s.log.Warn("files can't be stored or read for now: the server tries again with each of them", "error", err)
+		s.log.Warn("files can't be stored or read at the moment: the server tries again with each of them", "error", err)
 		return nil
 	}
 	if err != nil {

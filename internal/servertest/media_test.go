@@ -373,7 +373,7 @@ func TestFederatedMedia(t *testing.T) {
 func TestStoreAway(t *testing.T) {
 	store := s3test.Start(t)
 	Each(t, func(t *testing.T, s *Server) {
-		s.Expect("can't be reached for now")
+		s.Expect("can't be reached at the moment")
 		alice := s.Register(t, "alice")
 		content := []byte(Unique("content"))
 		u := alice.uploads("", "text/plain", content)
