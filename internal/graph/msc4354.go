@@ -60,12 +60,22 @@ func (g *Graph) StickyFor(ctx context.Context, user id.UserID, from, to sqldb.Po
 	if err != nil {
 		return nil, fmt.Errorf("find what sticks for %s: %w", user, err)
 	}
+	byRoom := make(map[RoomNID][]int) // places in found
 	for i := range found {
-		events, err := g.Events(ctx, found[i].Room, nids[i:i+1])
+		byRoom[found[i].Room] = append(byRoom[found[i].Room], i)
+	}
+	for room, places := range byRoom {
+		wanted := make([]EventNID, len(places))
+		for n, i := range places {
+			wanted[n] = nids[i]
+		}
+		events, err := g.Events(ctx, room, wanted)
 		if err != nil {
 			return nil, err
 		}
-		found[i].Event = events[0]
+		for n, i := range places {
+			found[i].Event = events[n]
+		}
 	}
 	return found, nil
 }
