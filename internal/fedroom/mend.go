@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"time"
 
@@ -39,6 +40,8 @@ const (
 	serversAsked = 5
 	// originsAsked is how many of them are servers that sent what waits.
 	originsAsked = 2
+	// patientFor is after how many attempts a state is taken from a server that might still say what is missing.
+	patientFor = 3
 	// strictFor is after how many attempts a state is taken that lacks events to which there are no keys.
 	strictFor = 6
 )
@@ -68,8 +71,10 @@ type mend struct {
 	sought map[id.EventID]bool
 	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
 	drained map[id.ServerName]bool
-	// first says that it is the first attempt for one of the events at least.
-	first bool
+	// unheard are servers that did not say what is missing, for a reason that passes.
+	unheard map[id.ServerName]bool
+	// first says that it is the first attempt for all of the events, patient that none of them has waited for long.
+	first, patient bool
 	// suspect are servers that gave events which break the format of the room's version.
 	suspect map[id.ServerName]bool
 	// cause is why the last question had no answer; notBefore is when it may be asked again.
@@ -104,7 +109,8 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 	m := &mend{
 		f: f, place: placeOf(head, member), head: head, pool: map[id.EventID]*event.PDU{}, lacks: nil,
 		lost: map[id.EventID]error{}, chased: map[id.EventID]bool{}, sought: map[id.EventID]bool{}, suspect: map[id.ServerName]bool{},
-		drained: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
+		drained: map[id.ServerName]bool{}, unheard: map[id.ServerName]bool{}, forged: map[id.EventID]bool{}, failed: map[id.EventID]error{},
+		first: true, patient: true,
 	}
 	budget := outsiderTime
 	for _, s := range waiting {
@@ -112,10 +118,11 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 			budget = repairTime
 		}
 		m.place.lenient = m.place.lenient || s.tries >= strictFor
-		m.first = m.first || s.tries == 0
+		m.first = m.first && s.tries == 0
+		m.patient = m.patient && s.tries < patientFor
+		// Who has just sent something is there, however the last question to it ended.
+		m.place.urgent = m.place.urgent || s.tries == 0
 	}
-	// Who has just sent something is there, however the last question to it ended.
-	m.place.urgent = m.first
 	if m.servers, err = f.whom(ctx, head.Room, waiting); err != nil {
 		return err
 	}
@@ -367,6 +374,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		}
 		if err != nil {
 			m.note(fmt.Errorf("get_missing_events: %w", err))
+			m.unheard[server] = m.unheard[server] || passing(err)
 			continue
 		}
 		m.drained[server] = len(raws) < fullAnswer
@@ -395,18 +403,28 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// missing asks a server for what is missing. Who has just sent something is there, and a question to them that was lost on its way must not leave the
-// gap open: it is put again at once.
+// missing asks a server for what is missing. Who has just sent something is there, and a question to them that was lost on its way, or that they could
+// not check because something else was lost, must not leave the gap open: it is put again at once.
 //
 // Spec: ss getMissingPreviousEvents
 func (m *mend) missing(ctx context.Context, server id.ServerName, q fedclient.Missing) (raws []json.RawMessage, err error) {
 	for range missingTries {
 		raws, err = m.f.cfg.Client.MissingEvents(ctx, m.place.call(server), m.place.room, q)
-		if _, lost := errors.AsType[*fedclient.Unreachable](err); !lost || !m.place.urgent || ctx.Err() != nil {
+		if err == nil || !passing(err) || !m.place.urgent || ctx.Err() != nil {
 			break
 		}
 	}
 	return raws, err
+}
+
+// passing reports whether a server may answer a question soon that it did not answer: it can't be reached, lacks the key that signed the question, or
+// has trouble of its own.
+func passing(err error) bool {
+	if remote, ok := errors.AsType[*fedclient.RemoteError](err); ok {
+		return remote.Status == http.StatusUnauthorized || remote.Status >= http.StatusInternalServerError
+	}
+	_, lost := errors.AsType[*fedclient.Unreachable](err)
+	return lost
 }
 
 // edge returns the events of the pool that miss ancestors which aren't in it, at most as many as one may ask about, and those ancestors.
@@ -537,13 +555,11 @@ func (m *mend) seek(ctx context.Context, missing id.EventID) (*event.PDU, error)
 	return nil, nil
 }
 
-// trusted are the servers that are asked for a state. The first attempt leaves out those that are suspect; where it didn't help, a room that
-// goes on behind a malformed event is better than one that has ended here.
+// trusted are the servers that are asked for a state. The first attempt leaves out those that are suspect: where it didn't help, a room that goes on
+// behind a malformed event is better than one that has ended here. The first few leave out those that may soon say what is missing, for behind a state that
+// is taken the gap stays.
 func (m *mend) trusted() []id.ServerName {
-	if !m.first {
-		return m.servers
-	}
-	return slices.DeleteFunc(slices.Clone(m.servers), func(s id.ServerName) bool { return m.suspect[s] })
+	return slices.DeleteFunc(slices.Clone(m.servers), func(s id.ServerName) bool { return m.first && m.suspect[s] || m.patient && m.unheard[s] })
 }
 
 // graftBefore takes the state before an event of the pool from another server, and makes the event part of the room by it.

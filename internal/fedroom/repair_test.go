@@ -122,34 +122,51 @@ func TestGapIsGrafted(t *testing.T) {
 	})
 }
 
-// A question that is lost on its way leaves no gap: it is asked again.
+// A question that is lost on its way, or that the other server can't check yet, leaves no gap: it is asked again, and the state behind the gap is
+// not taken meanwhile.
 func TestGapAfterALostQuestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
-		a, b, alice, _, r := pair(t, w, nil)
-		missed := a.speak(r, alice, 10)
-		grafts := a.count("state_ids")
-		lost := 0
-		a.lies("get_missing_events", func(status int, body []byte) (int, []byte) {
-			if lost++; lost < 3 {
-				panic(http.ErrAbortHandler)
-			}
-			return status, body
+	for _, try := range []struct {
+		what   string
+		lost   int
+		answer func() (int, []byte)
+	}{
+		{"lost", 2, func() (int, []byte) { panic(http.ErrAbortHandler) }},
+		{"signature not checked", 5, func() (int, []byte) {
+			return http.StatusUnauthorized, []byte(`{"errcode":"M_UNAUTHORIZED","error":"The key can't be had."}`)
+		}},
+		{"trouble", 4, func() (int, []byte) {
+			return http.StatusInternalServerError, []byte(`{"errcode":"M_UNKNOWN","error":"Trouble."}`)
+		}},
+	} {
+		t.Run(try.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t)
+				a, b, alice, _, r := pair(t, w, nil)
+				missed := a.speak(r, alice, 10)
+				grafts := a.count("state_ids")
+				asked := 0
+				a.lies("get_missing_events", func(status int, body []byte) (int, []byte) {
+					if asked++; asked <= try.lost {
+						return try.answer()
+					}
+					return status, body
+				})
+				a.deliver(b, missed[len(missed)-1])
+				must(t, b.fed.Repair(t.Context(), r))
+				b.background()
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				same(t, r, a, b)
+				got := b.timeline(r)
+				if !slices.Equal(got[len(got)-len(missed):], missed) {
+					t.Errorf("the timeline has %d events and ends otherwise", len(got))
+				}
+				if n := a.count("state_ids") - grafts; n > 0 {
+					t.Errorf("the state was asked for %d times", n)
+				}
+			})
 		})
-		a.deliver(b, missed[len(missed)-1])
-		must(t, b.fed.Repair(t.Context(), r))
-		b.background()
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		same(t, r, a, b)
-		got := b.timeline(r)
-		if !slices.Equal(got[len(got)-len(missed):], missed) {
-			t.Errorf("the timeline has %d events and ends otherwise", len(got))
-		}
-		if n := a.count("state_ids") - grafts; n > 0 {
-			t.Errorf("the state was asked for %d times", n)
-		}
-	})
+	}
 }
 
 // Another server of the room helps where the one that sent the event can't.
