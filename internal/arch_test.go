@@ -74,6 +74,7 @@ var stack = []struct {
 	{"internal/clienttest", "internal/*"},
 	{"internal/crashtest", "internal/*"},
 	{"internal/simulation", "internal/*"},
+	{"internal/simulation/replay", ""},
 	{"internal/interop", "internal/*"},
 
 	{"cmd/myelin", "matrix internal/account internal/config internal/server internal/sqldb"},

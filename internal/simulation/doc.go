@@ -33,9 +33,9 @@
 // # Replay
 //
 // Decisions of the script come from one generator, in one goroutine; faults are functions of the seed (package nettest). Rooms, users, devices and keys
-// come from data folders that are prepared once per process, with the IDs alike each time. So a failing seed fails alone, too, by the command that it prints.
-// -from and -seeds select others than those that run by themselves. What is left to chance
-// is the order in which goroutines of one server run that do something at the same nanosecond.
+// come from data folders that are prepared once, with the IDs alike each time. What is left to chance then is the order in which goroutines
+// run that have something to do at the same nanosecond. Command replay has the seed decide about that as well: a seed that fails there fails each
+// time. TestFederation alone leaves it to the scheduler and runs seeds at the same time; -from and -seeds select others than those that run by themselves.
 //
 // It refuses to know how servers repair themselves: it looks into databases only after the servers have stopped.
 package simulation

@@ -178,5 +178,5 @@ func inside(state map[string]string, server string) bool {
 // serving checks that a server does its work for its users.
 func (w *world) serving(s *town) {
 	w.must(s.users[1], http.MethodGet, servertest.Path("sync"), nil)
-	w.must(s.users[0], http.MethodPut, servertest.Path("rooms", w.tmpl.homes[s.name], "send", "m.room.message", "home"), servertest.M{"msgtype": "m.text", "body": "at home"})
+	w.must(s.users[0], http.MethodPut, servertest.Path("rooms", w.tmpl.Homes[s.name], "send", "m.room.message", "home"), servertest.M{"msgtype": "m.text", "body": "at home"})
 }

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -25,19 +26,30 @@ var names = strings.Fields("a.test b.test c.test d.test e.test f.test g.test")
 var people = strings.Fields("anchor x y")
 
 // account is a user as every seed finds them.
-type account struct{ id, token string }
+type account struct{ ID, Token string }
 
 // template is what every seed begins with: the data folders of servers on which users have registered and one has made rooms.
 type template struct {
 	folder   string
-	accounts map[string]account // by "name@server"
-	rooms    map[string]string  // of the first server, by version
-	homes    map[string]string  // a room of each server that no other one is in
+	Accounts map[string]account // by "name@server"
+	Rooms    map[string]string  // of the first server, by version
+	Homes    map[string]string  // a room of each server that no other one is in
 }
 
-// prepare makes the template. Its random numbers are the same each time.
+// content is the file of a template's folder that holds the rest of it.
+const content = "content.json"
+
+// prepare makes the template, or takes the one that another process has left. Its random numbers are the same each time.
 func prepare(t *testing.T) *template {
-	tmpl := &template{folder: t.TempDir(), accounts: map[string]account{}, rooms: map[string]string{}, homes: map[string]string{}}
+	tmpl := &template{folder: *shared, Accounts: map[string]account{}, Rooms: map[string]string{}, Homes: map[string]string{}}
+	if *shared == "" {
+		tmpl.folder = t.TempDir()
+	} else if data, err := os.ReadFile(filepath.Join(*shared, content)); err == nil {
+		if err := json.Unmarshal(data, tmpl); err != nil {
+			t.Fatal(err)
+		}
+		return tmpl
+	}
 	t.Run("prepare", func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, 1)
 		synctest.Test(t, func(t *testing.T) {
@@ -47,10 +59,10 @@ func prepare(t *testing.T) *template {
 				for _, who := range people {
 					tmpl.register(s.Anonymous(t), who, name)
 				}
-				c := s.Anonymous(t).As(tmpl.accounts["anchor@"+name].token)
-				tmpl.homes[name] = c.CreateRoom(servertest.M{"preset": "private_chat"})
+				c := s.Anonymous(t).As(tmpl.Accounts["anchor@"+name].Token)
+				tmpl.Homes[name] = c.CreateRoom(servertest.M{"preset": "private_chat"})
 				for _, v := range versions[:len(versions)*btoi(i == 0)] {
-					tmpl.rooms[v] = c.CreateRoom(servertest.M{
+					tmpl.Rooms[v] = c.CreateRoom(servertest.M{
 						"preset": "public_chat", "room_version": v, "power_level_content_override": levels(v, func(who, server string) int {
 							return map[string]int{"anchor": 100, "x": 60}[who]
 						}),
@@ -63,6 +75,13 @@ func prepare(t *testing.T) *template {
 			}
 		})
 	})
+	data, err := json.Marshal(tmpl)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tmpl.folder, content), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return tmpl
 }
 
@@ -89,7 +108,7 @@ func (tmpl *template) register(c *servertest.Client, who, server string) {
 	first := c.Do(http.MethodPost, "register", body)
 	body["auth"] = servertest.M{"type": "m.login.dummy", "session": first.Text("session")}
 	a := c.OK(http.MethodPost, "register", body)
-	tmpl.accounts[who+"@"+server] = account{a.Text("user_id"), a.Text("access_token")}
+	tmpl.Accounts[who+"@"+server] = account{a.Text("user_id"), a.Text("access_token")}
 }
 
 // levels is a power level event in which each user has the level that of says. Anchors keep theirs, whoever is asked.

@@ -77,7 +77,7 @@ func newWorld(t *testing.T, tmpl *template, seed uint64) *world {
 	w.http = &http.Client{Transport: &http.Transport{DialContext: players.Dial, MaxIdleConnsPerHost: 4}, Timeout: 90 * time.Second}
 	t.Cleanup(w.http.CloseIdleConnections)
 	w.version = versions[w.rng.IntN(len(versions))]
-	w.room = tmpl.rooms[w.version]
+	w.room = tmpl.Rooms[w.version]
 	size := []int{3, 3, 3, 3, 4, 4, 5, 5, 6, 7}[w.rng.IntN(10)]
 	anchored := max(2, size-w.rng.IntN(3))
 	for i, name := range names[:size] {
@@ -86,8 +86,8 @@ func newWorld(t *testing.T, tmpl *template, seed uint64) *world {
 			t.Fatal(err)
 		}
 		for _, who := range people {
-			a := tmpl.accounts[who+"@"+name]
-			s.users = append(s.users, &user{id: a.id, token: a.token, town: s, anchor: who == "anchor", todo: make(chan func(), 1000)})
+			a := tmpl.Accounts[who+"@"+name]
+			s.users = append(s.users, &user{id: a.ID, token: a.Token, town: s, anchor: who == "anchor", todo: make(chan func(), 1000)})
 		}
 		w.towns = append(w.towns, s)
 	}
