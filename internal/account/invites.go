@@ -20,6 +20,9 @@ var inviteTypes = []string{
 	"m.invite_permission_config", "org.matrix.msc4380.invite_permission_config", "org.matrix.msc4155.invite_permission_config",
 }
 
+// SaysWhoMayInvite reports whether account data of a type says who may invite its user.
+func SaysWhoMayInvite(typ string) bool { return slices.Contains(inviteTypes, typ) }
+
 // Welcome is what a user thinks of invites by somebody.
 type Welcome int
 

@@ -125,10 +125,9 @@ func (k *worker) addEvent(ctx context.Context, t *transaction, e *graph.Event) e
 	return nil
 }
 
-// addOutside adds an invite from a room that nobody of ours is in, or its end. There is no event here, only what its sender's server told; so it gets an
-// ID that is made of what it says.
+// addOutside adds an invite from a room that nobody of ours is in, or its end. There is no event here, only what its sender's server told.
 //
-// Deviates: as sendTransaction
+// Spec: as sendTransaction
 func (k *worker) addOutside(ctx context.Context, t *transaction, e bus.Entry) error {
 	if !k.s.Has(e.User) {
 		return nil
@@ -146,7 +145,14 @@ func (k *worker) addOutside(ctx context.Context, t *transaction, e bus.Entry) er
 			return fmt.Errorf("read an invite to %s: %w", row.RoomID, err)
 		}
 		event["room_id"] = canon.AppendString(nil, string(row.RoomID))
-		if event["event_id"] == nil {
+		told, err := k.cfg.Graph.OutsideAt(ctx, e.User, []int64{int64(e.Pos)})
+		if err != nil {
+			return err
+		}
+		for _, o := range told {
+			event["event_id"], event["origin_server_ts"] = canon.AppendString(nil, string(o.ID)), strconv.AppendInt(nil, o.TS, 10)
+		}
+		if event["event_id"] == nil { // it came before that was kept
 			sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", row.RoomID, e.User, e.Pos))
 			event["event_id"] = canon.AppendString(nil, "$"+base64.RawURLEncoding.EncodeToString(sum[:]))
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"myelin/internal/account"
 	"myelin/internal/web"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -30,10 +29,14 @@ func (a *API) devices(ctx context.Context, r *web.Request) (*web.Response, error
 	if err != nil {
 		return nil, err
 	}
-	if list == nil {
-		list = []account.Device{}
+	shown := []shownDevice{}
+	for _, d := range list {
+		shown = append(shown, shownDevice{Device: d})
 	}
-	return web.JSON(map[string]any{"devices": list}), nil
+	if err := a.markDehydrated(ctx, r.Caller.User, shown); err != nil {
+		return nil, err
+	}
+	return web.JSON(map[string]any{"devices": shown}), nil
 }
 
 // Spec: cs getDevice
@@ -42,7 +45,11 @@ func (a *API) device(ctx context.Context, r *web.Request) (*web.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	return web.JSON(device), nil
+	shown := []shownDevice{{Device: device}}
+	if err := a.markDehydrated(ctx, r.Caller.User, shown); err != nil {
+		return nil, err
+	}
+	return web.JSON(shown[0]), nil
 }
 
 // Spec: cs updateDevice

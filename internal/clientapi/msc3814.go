@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 
+	"myelin/internal/account"
 	"myelin/internal/e2ee"
 	"myelin/internal/sqldb"
 	"myelin/internal/web"
@@ -28,6 +29,27 @@ func (a *API) dehydratedRoutes() []web.Route {
 		{Method: "GET", Path: events, Op: "getDehydratedDeviceEvents", Handle: a.dehydratedEvents},
 		{Method: "POST", Path: events, Op: "postDehydratedDeviceEvents", Handle: a.dehydratedEvents},
 	}
+}
+
+// shownDevice is a device as its user sees it. The proposal marks a dehydrated one by its keys, which the client signs; the mark here has the same
+// name, and spares clients that list devices the look at keys. It goes where the proposal gives lists of devices another mark.
+//
+// MSC3814: dehydrated devices with SSSS
+type shownDevice struct {
+	account.Device
+	Dehydrated bool `json:"dehydrated,omitempty"`
+}
+
+// markDehydrated marks the dehydrated one of a user's devices.
+func (a *API) markDehydrated(ctx context.Context, user id.UserID, devices []shownDevice) error {
+	d, err := a.Encryption.Dehydrated(ctx, user)
+	if mxerr.Is(err, mxerr.CodeNotFound) {
+		return nil
+	}
+	for i := range devices {
+		devices[i].Dehydrated = devices[i].ID == d.Device
+	}
+	return err
 }
 
 // MSC3814: uploading a dehydrated device

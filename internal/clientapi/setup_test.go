@@ -61,7 +61,7 @@ func serve(t *testing.T, open sqldbtest.Open) *api {
 	must(err)
 	d, err := directory.Open(ctx, directory.Config{DB: db, Ours: names, Graph: g, Bus: b})
 	must(err)
-	e, err := ephemeral.Open(ctx, ephemeral.Config{DB: db, Ours: names, Graph: g, Accounts: accounts, Bus: b})
+	e, err := ephemeral.Open(ctx, ephemeral.Config{DB: db, Ours: names, Graph: g, Circles: graph.OpenCircles(g, b), Accounts: accounts, Bus: b})
 	must(err)
 	version, _ := roomver.Get(roomver.Default)
 	rooms := room.New(room.Config{

@@ -5,7 +5,7 @@
 // # Owns
 //
 // The tables crypto_devices, one_time_keys, fallback_keys, crypto_notes, key_lists, gone_devices, remote_lists, remote_devices, told_lists,
-// key_outbox, device_inbox, device_txns, messages_seen, cross_keys, key_signatures, backups, backup_keys and dehydrated_devices; in memory, how many keys devices have left, whose keys changed lately, and who shares rooms.
+// key_outbox, device_inbox, device_txns, messages_seen, cross_keys, key_signatures, backups, backup_keys and dehydrated_devices; in memory, how many keys devices have left, and whose keys changed lately.
 //
 // # Invariants
 //

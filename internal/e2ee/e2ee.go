@@ -20,12 +20,14 @@ import (
 
 // Config is what an Encryption needs. All fields must be set but for Log.
 type Config struct {
-	DB     *sqldb.DB
-	Bus    *bus.Bus
-	Ours   *ours.Set
-	Graph  *graph.Graph
-	Client *fedclient.Client
-	Log    *slog.Logger // nil discards
+	DB    *sqldb.DB
+	Bus   *bus.Bus
+	Ours  *ours.Set
+	Graph *graph.Graph
+	// Circles was opened before this.
+	Circles *graph.Circles
+	Client  *fedclient.Client
+	Log     *slog.Logger // nil discards
 }
 
 // Encryption is the door to everything in this package. It is safe for concurrent use.
@@ -36,9 +38,7 @@ type Encryption struct {
 
 	epochs *epochs
 	// stocks remembers what devices have left, as of an epoch.
-	stocks *otter.Cache[deviceKey, *stock]
-	// pairs remembers whether users share rooms.
-	pairs    *otter.Cache[pair, verdict]
+	stocks   *otter.Cache[deviceKey, *stock]
 	lists    *listNews
 	postedMu sync.Mutex // guards posted
 	// posted counts, modulo countEvery, the messages to devices that were posted on a route by this node.
@@ -65,7 +65,7 @@ const maxStocks = 50_000
 
 // Open prepares the tables. Those of package account have to be there.
 func Open(ctx context.Context, c Config) (*Encryption, error) {
-	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Graph == nil || c.Client == nil {
+	if c.DB == nil || c.Bus == nil || c.Ours == nil || c.Graph == nil || c.Circles == nil || c.Client == nil {
 		return nil, errors.New("open e2ee: a field of its Config is missing")
 	}
 	if c.Log == nil {
@@ -81,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Encryption, error) {
 	e := &Encryption{
 		cfg: c, db: c.DB, log: c.Log, epochs: newEpochs(),
 		stocks: otter.Must(&otter.Options[deviceKey, *stock]{MaximumSize: maxStocks}),
-		pairs:  newPairs(), lists: newListNews(since), reaper: newReaper(c.DB), claims: newClaims(c.DB),
+		lists:  newListNews(since), reaper: newReaper(c.DB), claims: newClaims(c.DB),
 		posted: make(map[Route]int), mostPosted: maxPosted,
 	}
 	// What is written between the two is told, or was written by another node: then the next piece of news is foreign.
@@ -100,12 +100,6 @@ func (e *Encryption) follow(r bus.Range) {
 	e.lists.hear(r)
 	for _, entry := range r.Entries {
 		switch entry.Kind {
-		case bus.RoomEvent:
-			if ev, ok := entry.Data.(*graph.Event); ok && ev.Change != nil && ev.Change.Old != ev.Change.New {
-				e.epochs.bump(string(ev.Change.User))
-			}
-		case bus.Membership:
-			e.epochs.bump(string(entry.User))
 		case bus.OneTimeKeys, bus.DeviceListLocal, bus.ToDevice:
 			e.epochs.bump(deviceKey{entry.User, entry.Device}.text())
 		}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/maypok86/otter/v2"
-
 	"myelin/internal/bus"
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
@@ -19,8 +17,6 @@ const (
 	maxNews = 8192
 	// maxAppear bounds the users who are told for one room, or one look at the database. Of a larger room clients learn when they need to.
 	maxAppear = 20_000
-	// maxPairs bounds the pairs of users of whom it is remembered whether they share a room. One takes about 200 bytes.
-	maxPairs = 100_000
 )
 
 // Window is what one of our users wants to know: what happened after From, up to To.
@@ -221,7 +217,7 @@ func (e *Encryption) tell(ctx context.Context, user id.UserID, m *encounters) (*
 	changed := make(users)
 	for _, set := range []users{m.changed, m.came} {
 		for other := range set {
-			shares, err := e.share(ctx, user, other)
+			shares, err := e.cfg.Circles.Share(ctx, user, other)
 			if err != nil {
 				return nil, err
 			}
@@ -251,7 +247,7 @@ func (e *Encryption) tell(ctx context.Context, user id.UserID, m *encounters) (*
 	}
 	left := make(users)
 	for other := range m.went {
-		shares, err := e.share(ctx, user, other)
+		shares, err := e.cfg.Circles.Share(ctx, user, other)
 		if err != nil {
 			return nil, err
 		}
@@ -260,43 +256,6 @@ func (e *Encryption) tell(ctx context.Context, user id.UserID, m *encounters) (*
 		}
 	}
 	return &ListChanges{Changed: changed.sorted(), Left: left.sorted()}, nil
-}
-
-// pair is an ordered pair of users.
-type pair struct{ a, b id.UserID }
-
-// verdict is whether a pair shares a room, as of the last time either entered or left one.
-type verdict struct {
-	yes  bool
-	a, b epoch
-}
-
-func newPairs() *otter.Cache[pair, verdict] {
-	return otter.Must(&otter.Options[pair, verdict]{MaximumSize: maxPairs})
-}
-
-// share reports whether two users share a room. A user shares with themselves.
-func (e *Encryption) share(ctx context.Context, a, b id.UserID) (bool, error) {
-	if a == b {
-		return true, nil
-	}
-	if b < a {
-		a, b = b, a
-	}
-	current := verdict{a: e.epochs.of(string(a)), b: e.epochs.of(string(b))}
-	if was, ok := e.pairs.GetIfPresent(pair{a, b}); ok {
-		if current.yes = was.yes; was == current {
-			return was.yes, nil
-		}
-	}
-	err := e.db.Read(ctx, func(tx *sqldb.Tx) (err error) {
-		current.yes, err = graph.ShareSince(tx, a, b, forever)
-		return err
-	})
-	if err == nil {
-		e.pairs.Set(pair{a, b}, current)
-	}
-	return current.yes, err
 }
 
 // forever is after all positions.

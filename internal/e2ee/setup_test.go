@@ -49,7 +49,7 @@ func start(t testing.TB, open sqldbtest.Open) *node {
 	client, err := fedclient.Open(n.ctx, fedclient.Config{DB: db, Ours: names, Deny: []string{"denied.example"}})
 	n.ok(err)
 	t.Cleanup(client.Close)
-	n.Encryption, err = Open(n.ctx, Config{DB: db, Bus: b, Ours: names, Graph: g, Client: client})
+	n.Encryption, err = Open(n.ctx, Config{DB: db, Bus: b, Ours: names, Graph: g, Circles: graph.OpenCircles(g, b), Client: client})
 	n.ok(err)
 	t.Cleanup(n.Close)
 	b.Subscribe(func(r bus.Range) { n.news = append(n.news, r.Entries...) })

@@ -22,6 +22,7 @@ type Config struct {
 	DB       *sqldb.DB
 	Ours     *ours.Set
 	Graph    *graph.Graph
+	Circles  *graph.Circles // opened before this
 	Accounts *account.Accounts
 	Bus      *bus.Bus
 	Log      *slog.Logger // nil discards

@@ -47,7 +47,7 @@ func start(t *testing.T, open sqldbtest.Open, name string) *node {
 	accounts, err := account.Open(n.ctx, account.Config{DB: db, Ours: names, Bus: b})
 	n.ok(err)
 	t.Cleanup(func() { n.ok(accounts.Close(context.WithoutCancel(n.ctx))) })
-	n.Ephemeral, err = Open(n.ctx, Config{DB: db, Ours: names, Graph: g, Accounts: accounts, Bus: b, Node: name})
+	n.Ephemeral, err = Open(n.ctx, Config{DB: db, Ours: names, Graph: g, Circles: graph.OpenCircles(g, b), Accounts: accounts, Bus: b, Node: name})
 	n.ok(err)
 	t.Cleanup(n.Close)
 	version, _ := roomver.Get(roomver.Default)

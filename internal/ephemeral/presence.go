@@ -229,7 +229,7 @@ func (e *Ephemeral) Presence(ctx context.Context, viewer, user id.UserID) (*Pres
 		return nil, errNoPresence
 	}
 	if viewer != user {
-		shared, err := e.share(ctx, viewer, user)
+		shared, err := e.cfg.Circles.Share(ctx, viewer, user)
 		if err != nil {
 			return nil, err
 		}

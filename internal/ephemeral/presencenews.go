@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/maphash"
 	"slices"
-
-	"github.com/maypok86/otter/v2"
 
 	"myelin/internal/bus"
 	"myelin/internal/graph"
@@ -17,16 +14,7 @@ import (
 
 // news remembers the latest changes of presence and the latest joins, so that a sync which has nothing to say about presence
 // finds that out without the database. Ephemeral.mu guards it.
-type news struct {
-	recent bus.Recent[newsItem]
-	// epochs count the changes of memberships that were seen, for users by a hash of their ID; foreign counts the times when
-	// other nodes may have made some.
-	epochs  [1024]uint64
-	seed    maphash.Seed
-	foreign uint64
-	// shared remembers whether two users share a room.
-	shared *otter.Cache[pair, verdict]
-}
+type news struct{ recent bus.Recent[newsItem] }
 
 // newsItem is a change of presence, or, with a room, that somebody joined it.
 type newsItem struct {
@@ -34,18 +22,8 @@ type newsItem struct {
 	room graph.RoomNID
 }
 
-// pair is an ordered pair of users.
-type pair struct{ a, b id.UserID }
-
-// verdict is whether a pair shares a room, as of these epochs.
-type verdict struct {
-	yes            bool
-	a, b, anywhere uint64
-}
-
 const (
-	maxNews  = 4096
-	maxPairs = 100_000
+	maxNews = 4096
 	// fewOnline is up to how many people are checked one by one for whether they share a room.
 	fewOnline = 200
 )
@@ -53,35 +31,24 @@ const (
 var stmtShown = sqldb.SQL(`SELECT ` + presenceColumns + ` WHERE state <> 'offline' AND pos <= $1 LIMIT $2`)
 
 func newNews(since sqldb.Pos) news {
-	return news{recent: bus.Recent[newsItem]{Max: maxNews, Since: since}, seed: maphash.MakeSeed(), shared: otter.Must(&otter.Options[pair, verdict]{MaximumSize: maxPairs})}
+	return news{recent: bus.Recent[newsItem]{Max: maxNews, Since: since}}
 }
 
 // hear takes a piece of the stream.
 func (n *news) hear(r bus.Range) {
 	if r.Foreign {
 		n.recent.Restart(r.To)
-		n.foreign++
 	}
 	for _, e := range r.Entries {
 		switch e.Kind {
 		case bus.Presence:
 			n.recent.Add(e.Pos, newsItem{user: e.User})
 		case bus.RoomEvent:
-			if ev, ok := e.Data.(*graph.Event); ok && ev.Change != nil && ev.Change.Old != ev.Change.New {
-				*n.epoch(ev.Change.User)++
-				if ev.Change.New == graph.Join {
-					n.recent.Add(e.Pos, newsItem{ev.Change.User, ev.Room})
-				}
+			if ev, ok := e.Data.(*graph.Event); ok && ev.Change != nil && ev.Change.Old != ev.Change.New && ev.Change.New == graph.Join {
+				n.recent.Add(e.Pos, newsItem{ev.Change.User, ev.Room})
 			}
-		case bus.Membership:
-			*n.epoch(e.User)++
 		}
 	}
-}
-
-// epoch is the counter of a user. Caller holds mu.
-func (n *news) epoch(user id.UserID) *uint64 {
-	return &n.epochs[maphash.String(n.seed, string(user))%uint64(len(n.epochs))]
 }
 
 // PresenceNews returns m.presence events for what a user may know of that changed in (from, to]: the presence of those
@@ -217,38 +184,13 @@ func (e *Ephemeral) presenceAtFirst(ctx context.Context, user id.UserID, to sqld
 func (e *Ephemeral) sharing(ctx context.Context, user id.UserID, others []id.UserID) ([]id.UserID, error) {
 	var kept []id.UserID
 	for _, other := range others {
-		yes := other == user
-		if !yes {
-			var err error
-			if yes, err = e.share(ctx, user, other); err != nil {
-				return nil, err
-			}
+		yes, err := e.cfg.Circles.Share(ctx, user, other)
+		if err != nil {
+			return nil, err
 		}
 		if yes {
 			kept = append(kept, other)
 		}
 	}
 	return kept, nil
-}
-
-// share reports whether two users share a room. It remembers the answer until either of them enters or leaves one.
-func (e *Ephemeral) share(ctx context.Context, a, b id.UserID) (bool, error) {
-	if b < a {
-		a, b = b, a
-	}
-	e.mu.Lock()
-	now := verdict{a: *e.news.epoch(a), b: *e.news.epoch(b), anywhere: e.news.foreign}
-	e.mu.Unlock()
-	if was, ok := e.news.shared.GetIfPresent(pair{a, b}); ok {
-		if now.yes = was.yes; was == now {
-			return was.yes, nil
-		}
-	}
-	rooms, err := e.graph.SharedRooms(ctx, a, b)
-	if err != nil {
-		return false, err
-	}
-	now.yes = len(rooms) > 0
-	e.news.shared.Set(pair{a, b}, now)
-	return now.yes, nil
 }

@@ -107,7 +107,8 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 	n.directory, err = directory.Open(n.ctx, directory.Config{DB: db, Ours: n.ours, Graph: n.graph, Bus: b})
 	must(t, err)
 	t.Cleanup(n.directory.Close)
-	n.ephemeral, err = ephemeral.Open(n.ctx, ephemeral.Config{DB: db, Ours: n.ours, Graph: n.graph, Accounts: n.accounts, Bus: b})
+	circles := graph.OpenCircles(n.graph, b)
+	n.ephemeral, err = ephemeral.Open(n.ctx, ephemeral.Config{DB: db, Ours: n.ours, Graph: n.graph, Circles: circles, Accounts: n.accounts, Bus: b})
 	must(t, err)
 	t.Cleanup(n.ephemeral.Close)
 	version, _ := roomver.Get(roomver.Default)
@@ -117,7 +118,7 @@ func serve(t testing.TB, open sqldbtest.Open) *node {
 		IsGuest: func(context.Context, id.UserID) (bool, error) { return false, nil },
 	})
 	client := n.client(db)
-	encryption, err := e2ee.Open(n.ctx, e2ee.Config{DB: db, Bus: b, Ours: n.ours, Graph: n.graph, Client: client})
+	encryption, err := e2ee.Open(n.ctx, e2ee.Config{DB: db, Bus: b, Ours: n.ours, Graph: n.graph, Circles: circles, Client: client})
 	must(t, err)
 	t.Cleanup(encryption.Close)
 	federated, err := fedroom.Open(n.ctx, fedroom.Config{

@@ -174,6 +174,7 @@ func (f *Federated) note(ctx context.Context, invite *event.PDU, target id.UserI
 	if head == nil {
 		stored, err := f.setOutOfBand(ctx, graph.OutOfBand{
 			Room: invite.RoomID(), Version: invite.Version(), User: target, Membership: graph.Invite, Stripped: d.with(invite),
+			ID: invite.ID(), TS: invite.OriginServerTS(),
 		})
 		if err != nil || stored {
 			return err

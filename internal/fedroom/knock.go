@@ -93,6 +93,7 @@ func (f *Federated) knockVia(ctx context.Context, server id.ServerName, m room.M
 	}
 	_, err = f.setOutOfBand(ctx, graph.OutOfBand{
 		Room: m.Room, Version: version, User: user, Membership: graph.Knock, Stripped: described.with(knock),
+		ID: knock.ID(), TS: knock.OriginServerTS(),
 	})
 	return knock.ID(), err
 }

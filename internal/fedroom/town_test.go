@@ -116,7 +116,7 @@ func (w *town) serverOn(name id.ServerName, open sqldbtest.Open) *server {
 	aliases, err := directory.Open(w.ctx, directory.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Bus: b})
 	must(t, err)
 	t.Cleanup(aliases.Close)
-	e, err := ephemeral.Open(w.ctx, ephemeral.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Accounts: s.accounts, Bus: b})
+	e, err := ephemeral.Open(w.ctx, ephemeral.Config{DB: s.db, Ours: s.ours, Graph: s.graph, Circles: graph.OpenCircles(s.graph, b), Accounts: s.accounts, Bus: b})
 	must(t, err)
 	t.Cleanup(e.Close)
 	version, _ := roomver.Get(roomver.Default)

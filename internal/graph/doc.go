@@ -59,9 +59,13 @@
 // such events; heads in memory are compared with the disk by revision each time. Chains of snapshots change when they are
 // reclaimed, which moves the room's revision and epoch: a head then reads its chain again.
 //
+// # Who meets whom
+//
+// [Circles] remembers who shares rooms, for slices that ask so for each change of something that belongs to a user.
+//
 // # Locks
 //
-// room.mu before roomKeys.mu; Graph.fill alone. roster.mu is held while states are compared, before any other. The others guard memory for single operations and are never held during a call of the
+// Circles.mu is a leaf. room.mu before roomKeys.mu; Graph.fill alone. roster.mu is held while states are compared, before any other. The others guard memory for single operations and are never held during a call of the
 // database.
 //
 // Spec: ss PDUs

@@ -11,8 +11,11 @@ import (
 	"myelin/matrix/mxerr"
 )
 
-const memberColumns = `m.user_id, m.room_nid, r.room_id, m.membership, m.event_nid, m.pos, m.since, m.prev, m.forgotten, m.stripped
-	FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid`
+const (
+	memberFields  = `m.user_id, m.room_nid, r.room_id, m.membership, m.event_nid, m.pos, m.since, m.prev, m.forgotten, m.stripped`
+	fromMembers   = ` FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid`
+	memberColumns = memberFields + fromMembers
+)
 
 var (
 	memberByName = sqldb.SQL(`SELECT m.membership FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid
@@ -30,7 +33,13 @@ var (
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1`)
 	revOf        = sqldb.SQL(`SELECT rev FROM heads WHERE room_nid = $1`)
 	outsideSince = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.event_nid = 0 AND m.pos > $1 AND m.pos <= $2 ORDER BY m.pos LIMIT $3`)
-	forgetRoom   = sqldb.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2`)
+	setTold      = sqldb.SQL(`UPDATE memberships SET told_id = $3, told_ts = $4 WHERE user_id = $1 AND room_nid = $2`)
+	// What was told of before IDs were kept has none, and is left out.
+	invitesOutside = sqldb.SQL(`SELECT ` + memberFields + `, m.told_id, m.told_ts` + fromMembers + ` WHERE m.event_nid = 0 AND m.pos > $1 AND m.pos <= $2
+		AND m.membership = 'invite' AND m.told_id <> '' ORDER BY m.pos LIMIT $3`)
+	outsideAt = sqldb.SQL(`SELECT ` + memberFields + `, m.told_id, m.told_ts` + fromMembers + ` WHERE m.event_nid = 0 AND m.user_id = $1 AND m.pos = ANY($2)
+		AND m.told_id <> '' ORDER BY m.pos`)
+	forgetRoom = sqldb.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2`)
 )
 
 func scanMember(r *sqldb.Row) (MemberRow, error) {
@@ -247,6 +256,7 @@ func writeOutOfBand(tx *sqldb.Tx, nid RoomNID, o OutOfBand) error {
 		stripped = o.Stripped
 	}
 	setMembers.queue(tx, []any{o.User, nid, string(o.Membership), 0, pos, pos, string(old), 0, stripped})
+	tx.Queue(setTold, o.User, nid, o.ID, o.TS)
 	tx.Emit(bus.Entry{Pos: pos, Kind: bus.Membership, Room: int64(nid), User: o.User,
 		Data: &MemberChange{User: o.User, Old: old, New: o.Membership}})
 	return nil
@@ -259,6 +269,29 @@ func OutsideSince(tx *sqldb.Tx, from, to sqldb.Pos, limit int) (found []MemberRo
 		found = append(found, m)
 		return err
 	}, from, to, limit)
+	return found, wrap(err, "load memberships from outside")
+}
+
+// OutsideInvites returns the invites to rooms that this server has no part in which came at positions in (from, to] and are still open.
+func (g *Graph) OutsideInvites(ctx context.Context, from, to sqldb.Pos, limit int) ([]Outside, error) {
+	return g.outside(ctx, invitesOutside, from, to, limit)
+}
+
+// OutsideAt returns a user's memberships in such rooms that came at these positions and are still what they were, as far as their IDs are known.
+func (g *Graph) OutsideAt(ctx context.Context, user id.UserID, at []int64) ([]Outside, error) {
+	return g.outside(ctx, outsideAt, user, at)
+}
+
+func (g *Graph) outside(ctx context.Context, s *sqldb.Stmt, args ...any) (found []Outside, err error) {
+	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
+		found = nil
+		return tx.Query(s, func(r *sqldb.Row) error {
+			var m Outside
+			err := r.Scan(&m.User, &m.Room, &m.RoomID, &m.Membership, &m.Event, &m.Pos, &m.Since, &m.Prev, &m.Forgotten, &m.Stripped, &m.ID, &m.TS)
+			found = append(found, m)
+			return err
+		}, args...)
+	})
 	return found, wrap(err, "load memberships from outside")
 }
 

@@ -230,6 +230,9 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		PRIMARY KEY (room_nid, event_nid)
 	) WITHOUT ROWID;
 	CREATE INDEX sticky_events_until ON sticky_events (until);
+`}, {Slice: "graph", Version: 11, SQL: `
+	ALTER TABLE memberships ADD COLUMN told_id TEXT NOT NULL DEFAULT '';
+	ALTER TABLE memberships ADD COLUMN told_ts BIGINT NOT NULL DEFAULT 0;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

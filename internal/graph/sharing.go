@@ -21,7 +21,10 @@ var (
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership IN ('leave', 'ban') AND b.since > $2
 		AND (b.prev = 'join' OR b.membership = 'ban') AND b.user_id <> $1 LIMIT $3`)
 	roomsOfUsers = sqldb.SQL(`SELECT user_id, room_nid FROM memberships WHERE user_id = ANY($1) AND membership = 'join' LIMIT $2`)
-	someSharing  = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
+	// Who shares several rooms is there several times: to sort that out here would cost more than the reading.
+	metBy = sqldb.SQL(`SELECT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
+		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' LIMIT $2`)
+	someSharing = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1 LIMIT $2`)
 )
 

@@ -239,8 +239,18 @@ type OutOfBand struct {
 	// Stripped is a JSON array of stripped state events, with the member event among them. For a leave or a ban it is that event alone,
 	// as clients see it.
 	Stripped []byte
+	// ID and TS are those of an invite or a knock, which Stripped doesn't say.
+	ID id.EventID
+	TS int64 // in milliseconds since the epoch
 	// Rev is that of the room's head by which nobody of ours is in the room, 0 for a room without one.
 	Rev int64
+}
+
+// Outside is a membership in a room that this server has no part in. Its event is not here; ID and TS are what its sender's server says.
+type Outside struct {
+	MemberRow
+	ID id.EventID
+	TS int64
 }
 
 // Range selects a part of a room's timeline.

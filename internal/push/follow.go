@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"myelin/internal/bus"
@@ -111,6 +112,11 @@ func (f *follower) batch(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, 
 	if len(events) == maxBatch {
 		to = events[len(events)-1].Pos
 	}
+	invites, to, err := f.p.outsideInvites(ctx, from, to)
+	if err != nil {
+		return 0, nil, err
+	}
+	events = slices.DeleteFunc(events, func(e *graph.Event) bool { return e.Pos > to })
 	if err := f.learn(ctx, from, to); err != nil {
 		return 0, nil, err
 	}
@@ -122,6 +128,14 @@ func (f *follower) batch(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, 
 		if len(r.due) >= maxDue && i+1 < len(events) {
 			to = e.Pos
 			break
+		}
+	}
+	for _, o := range invites {
+		if o.Pos > to {
+			break // the next batch has it
+		}
+		if err := f.outside(ctx, r, o); err != nil {
+			return 0, nil, fmt.Errorf("judge an invite to %s: %w", o.RoomID, err)
 		}
 	}
 	if err := f.readers(ctx, r, from, to); err != nil {

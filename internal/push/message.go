@@ -92,8 +92,11 @@ func (p *Push) message(ctx context.Context, s *pusherState, ord int64) (badge in
 // describe fills in what the message says of an event. No match means that the event is nothing to tell of: it was redacted, for instance.
 func (p *Push) describe(ctx context.Context, m *message, s *pusherState, ord int64) (*pushrule.Match, error) {
 	events, err := p.cfg.Graph.EventsAtPositions(ctx, []int64{ord})
-	if err != nil || len(events) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(events) == 0 {
+		return p.describeOutside(ctx, m, s, ord)
 	}
 	e := events[0]
 	membership, err := p.cfg.Graph.MembershipIn(ctx, s.user, e.PDU.RoomID())
@@ -108,7 +111,7 @@ func (p *Push) describe(ctx context.Context, m *message, s *pusherState, ord int
 	if err != nil || match == nil {
 		return nil, err
 	}
-	m.EventID, m.RoomID, m.Prio = e.PDU.ID(), e.PDU.RoomID(), prio(e, match)
+	m.EventID, m.RoomID, m.Prio = e.PDU.ID(), e.PDU.RoomID(), prio(e.PDU.Type(), match)
 	if gjson.GetBytes(s.Data, "format").Str == eventIDOnly {
 		return match, nil
 	}
@@ -120,9 +123,9 @@ func (p *Push) describe(ctx context.Context, m *message, s *pusherState, ord int
 }
 
 // prio says how much of a hurry there is: what is encrypted may turn out to be anything.
-func prio(e *graph.Event, m *pushrule.Match) string {
+func prio(typ string, m *pushrule.Match) string {
 	sound := gjson.GetBytes(m.Tweaks, "sound").Exists()
-	if m.Highlight || sound || e.PDU.Type() == "m.room.encrypted" {
+	if m.Highlight || sound || typ == "m.room.encrypted" {
 		return "high"
 	}
 	return "low"

@@ -54,7 +54,7 @@ type NotificationsPage struct {
 	Notifications []Notification `json:"notifications"`
 }
 
-// Notifications lists what a user was notified of in rooms that they are in. The actions are those of the rules as they are now.
+// Notifications lists what a user was notified of in rooms that they are in or invited to. The actions are those of the rules as they are now.
 //
 // Spec: cs getNotifications
 func (p *Push) Notifications(ctx context.Context, q NotificationsQuery) (*NotificationsPage, error) {
@@ -80,20 +80,23 @@ func (p *Push) Notifications(ctx context.Context, q NotificationsQuery) (*Notifi
 		if err != nil {
 			return nil, err
 		}
-		events, err := p.cfg.Graph.EventsAtPositions(ctx, ords)
-		if err != nil {
+		if err := l.load(ctx, ords); err != nil {
 			return nil, err
 		}
-		slices.SortFunc(events, func(a, b *graph.Event) int { return cmp.Compare(b.Ord, a.Ord) })
-		for _, e := range events {
+		for _, ord := range ords {
 			if len(l.page.Notifications) == limit {
 				l.page.NextToken = strconv.FormatInt(before, 10)
 				return l.page, nil
 			}
-			if err := l.look(ctx, e, outcomes[e.Ord]); err != nil {
+			if e := l.events[ord]; e != nil {
+				err = l.look(ctx, e, outcomes[ord])
+			} else if o, ok := l.outside[ord]; ok {
+				err = l.lookOutside(ctx, o)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("list notifications of %s: %w", q.To.User, err)
 			}
-			before = e.Ord
+			before = ord
 		}
 		if len(ords) < step {
 			return l.page, nil
@@ -148,6 +151,25 @@ type lister struct {
 	q     NotificationsQuery
 	page  *NotificationsPage
 	rooms map[graph.RoomNID]*listed
+	// events and outside are what is to be looked at, by place.
+	events  map[int64]*graph.Event
+	outside map[int64]outside
+}
+
+// load finds what stands at places of the stream.
+func (l *lister) load(ctx context.Context, ords []int64) error {
+	found, err := l.p.cfg.Graph.EventsAtPositions(ctx, ords)
+	if err != nil {
+		return err
+	}
+	l.events, l.outside = make(map[int64]*graph.Event, len(found)), nil
+	for _, e := range found {
+		l.events[e.Ord] = e
+	}
+	if len(found) < len(ords) {
+		l.outside, err = l.p.outsideAt(ctx, l.q.To.User, ords)
+	}
+	return err
 }
 
 // listed is what a page knows of a room.
@@ -205,8 +227,11 @@ func (l *lister) look(ctx context.Context, e *graph.Event, outcome int64) error 
 	if l.q.Highlights && !highlight {
 		return nil
 	}
-	if visible, err := l.p.cfg.View.Visible(ctx, l.q.To.User, []*graph.Event{e}); err != nil || !visible[0] {
-		return err
+	// Who is invited may see no event of the room, and is told of the invite all the same.
+	if key, ok := e.PDU.StateKey(); !ok || e.PDU.Type() != memberType || key != string(l.q.To.User) {
+		if visible, err := l.p.cfg.View.Visible(ctx, l.q.To.User, []*graph.Event{e}); err != nil || !visible[0] {
+			return err
+		}
 	}
 	if n.Event, err = l.p.cfg.View.AppendEvent(ctx, nil, l.q.To, e); err == nil {
 		l.page.Notifications = append(l.page.Notifications, n)

@@ -117,7 +117,7 @@ func (p *Push) Start(w *work.Runner) {
 		Batch: func(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, work.Effect, error) {
 			return f.batch(ctx, from, last)
 		},
-		Kinds:  []bus.Kind{bus.RoomEvent, bus.AccountData, bus.Receipt, bus.PushDue},
+		Kinds:  []bus.Kind{bus.RoomEvent, bus.Membership, bus.AccountData, bus.Receipt, bus.PushDue},
 		Gather: 50 * time.Millisecond, // long beside a commit, short beside the way to a phone
 	})
 	w.Schedule(work.Job{Name: "forget old notifications", Period: 24 * time.Hour, Run: p.Prune})

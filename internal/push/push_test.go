@@ -63,7 +63,7 @@ func start(t testing.TB, open sqldbtest.Open, gateways http.RoundTripper) *node 
 	n.accounts, err = account.Open(n.ctx, account.Config{DB: db, Ours: names, Bus: b, DevicesChanged: DevicesChanged})
 	n.ok(err)
 	t.Cleanup(func() { n.ok(n.accounts.Close(context.WithoutCancel(n.ctx))) })
-	n.reads, err = ephemeral.Open(n.ctx, ephemeral.Config{DB: db, Ours: names, Graph: n.graph, Accounts: n.accounts, Bus: b, Node: "one"})
+	n.reads, err = ephemeral.Open(n.ctx, ephemeral.Config{DB: db, Ours: names, Graph: n.graph, Circles: graph.OpenCircles(n.graph, b), Accounts: n.accounts, Bus: b, Node: "one"})
 	n.ok(err)
 	t.Cleanup(n.reads.Close)
 	version, _ := roomver.Get(roomver.Default)
@@ -210,18 +210,18 @@ func (m *model) counts(user id.UserID) (c Counts) {
 	return c
 }
 
-func (m *model) check(step int, what string) {
+// check compares a user's counts, and returns how much they have not read.
+func (m *model) check(step int, what string, user id.UserID) int {
 	m.n.t.Helper()
 	at, err := m.n.db.Last(m.n.ctx)
 	m.n.ok(err)
-	for _, user := range []id.UserID{alice, bob, carol} {
-		want := m.counts(user)
-		got, err := m.n.Counts(m.n.ctx, user, at, m.nid)
-		m.n.ok(err)
-		if !reflect.DeepEqual(got[m.nid], want) {
-			m.n.t.Fatalf("step %d (%s): %s has %+v, want %+v", step, what, user, got[m.nid], want)
-		}
+	want := m.counts(user)
+	got, err := m.n.Counts(m.n.ctx, user, at, m.nid)
+	m.n.ok(err)
+	if !reflect.DeepEqual(got[m.nid], want) {
+		m.n.t.Fatalf("step %d (%s): %s has %+v, want %+v", step, what, user, got[m.nid], want)
 	}
+	return want.Total().Notifications
 }
 
 // forget has everything read from the database.
@@ -240,18 +240,22 @@ func TestCountsFromHistory(t *testing.T) {
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewSource(seed))
 		n := start(t, open, nil)
-		name, nid := n.room()
-		m := &model{n: n, name: name, nid: nid, reads: map[id.UserID]map[string]int64{}, since: map[id.UserID]int64{}}
 		users := []id.UserID{alice, bob, carol}
-		for _, user := range users {
-			m.reads[user] = map[string]int64{}
-			m.since[user] = 1
-			if user != alice {
-				m.since[user] = m.join(user)
+		models := make([]*model, 2) // of two rooms, for which the users' rules are the same
+		for i := range models {
+			name, nid := n.room()
+			m := &model{n: n, name: name, nid: nid, reads: map[id.UserID]map[string]int64{}, since: map[id.UserID]int64{}}
+			for _, user := range users {
+				m.reads[user] = map[string]int64{}
+				m.since[user] = 1
+				if user != alice {
+					m.since[user] = m.join(user)
+				}
 			}
+			models[i] = m
 		}
-		for step := range 250 {
-			what := m.step(r, users[r.Intn(3)])
+		for step := range 300 {
+			what := models[r.Intn(len(models))].step(r, users[r.Intn(3)])
 			if r.Intn(3) == 0 {
 				n.forget()
 			}
@@ -259,7 +263,15 @@ func TestCountsFromHistory(t *testing.T) {
 				n.ok(n.Settle(n.ctx))
 				n.forget()
 			}
-			m.check(step, what)
+			for _, user := range users {
+				badge := 0
+				for _, m := range models {
+					badge += m.check(step, what, user)
+				}
+				if got, err := n.Badge(n.ctx, user); err != nil || got != badge {
+					t.Fatalf("step %d (%s): the badge of %s shows %d, want %d: %v", step, what, user, got, badge, err)
+				}
+			}
 		}
 	})
 }

@@ -40,6 +40,7 @@ import (
 type slices struct {
 	background  *work.Runner
 	graph       *graph.Graph
+	circles     *graph.Circles
 	followGraph func(context.Context) error
 	threads     *thread.Threads
 	reports     *report.Reports
@@ -98,7 +99,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 
 	// ephemeral
 	s.ephemeral, err = ephemeral.Open(ctx, ephemeral.Config{
-		DB: s.db, Ours: s.ours, Graph: s.graph, Accounts: s.accounts, Bus: s.bus, Log: s.log,
+		DB: s.db, Ours: s.ours, Graph: s.graph, Circles: s.circles, Accounts: s.accounts, Bus: s.bus, Log: s.log,
 		Node: node, NoPresence: c.Presence == "off",
 	})
 	if err != nil {
@@ -107,7 +108,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	s.closers = append(s.closers, func() error { s.ephemeral.Close(); return nil })
 
 	// e2ee
-	s.encryption, err = e2ee.Open(ctx, e2ee.Config{DB: s.db, Bus: s.bus, Ours: s.ours, Graph: s.graph, Client: s.client, Log: s.log})
+	s.encryption, err = e2ee.Open(ctx, e2ee.Config{DB: s.db, Bus: s.bus, Ours: s.ours, Graph: s.graph, Circles: s.circles, Client: s.client, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -203,6 +204,8 @@ func (s *Server) openGraph(ctx context.Context) (err error) {
 		return err
 	}
 	s.followGraph = s.graph.Follow(s.bus)
+	s.circles = graph.OpenCircles(s.graph, s.bus)
+	s.closers = append(s.closers, func() error { s.circles.Close(); return nil })
 	if s.threads, err = thread.Open(ctx, s.db); err != nil {
 		return err
 	}

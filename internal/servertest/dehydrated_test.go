@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"fmt"
+	"net/url"
 	"testing"
 )
 
@@ -25,7 +26,7 @@ func TestDehydratedDevice(t *testing.T) {
 			k := c.keyring()
 			return k, M{
 				"device_id": device, "device_data": M{"algorithm": "org.matrix.msc3814.v2", "device_pickle": device}, "initial_device_display_name": "Dry",
-				"device_keys": k.identity(), "one_time_keys": k.oneTime(0, 1), "fallback_keys": M{"signed_curve25519:f": k.signed(k.key, M{"key": "f", "fallback": true})},
+				"device_keys": k.identity(M{"dehydrated": true}), "one_time_keys": k.oneTime(0, 1), "fallback_keys": M{"signed_curve25519:f": k.signed(k.key, M{"key": "f", "fallback": true})},
 			}
 		}
 		k, body := dry("DRY")
@@ -49,8 +50,14 @@ func TestDehydratedDevice(t *testing.T) {
 		if got := alice.OK("GET", path, nil); got.Text("device_id") != "DRY" || got.At("device_data", "device_pickle").Str != "DRY" {
 			t.Errorf("got %s", got.Body)
 		}
-		if got := bob.devicesOf(alice.User).Get("DRY"); !got.Get("signatures").Exists() {
+		if got := bob.devicesOf(alice.User).Get("DRY"); !got.Get("signatures").Exists() || !got.Get("dehydrated").Bool() {
 			t.Errorf("bob sees %s", got.Raw)
+		}
+		for _, d := range alice.OK("GET", "devices", nil).At("devices").Array() {
+			name := d.Get("device_id").Str
+			if one := alice.OK("GET", Path("devices", name), nil); d.Get("dehydrated").Bool() != (name == "DRY") || one.At("dehydrated").Bool() != (name == "DRY") {
+				t.Errorf("alice's device is %s, then %s", d.Raw, one.Body)
+			}
 		}
 		if bob.claims(k.Client) != "signed_curve25519:0" || bob.claims(k.Client) != "signed_curve25519:f" {
 			t.Error("the keys can't be claimed")
@@ -104,6 +111,24 @@ func TestDehydratedDevice(t *testing.T) {
 		alice.Fails(404, "M_NOT_FOUND", "GET", path, nil)
 		if sees := bob.devicesOf(alice.User); sees.Get("DRIER").Exists() || !sees.Get(alice.Device).Exists() {
 			t.Errorf("bob sees %s", sees.Raw)
+		}
+
+		// The device is named by its key in Base64, and goes in all ways in which devices go.
+		const key = "wjLpTLRqbqBzLs63aYaEv2Boi6cFEbbM/sSRQ2oAK+k"
+		_, named := dry(key)
+		alice.OK("PUT", path, named)
+		bob.toDevice("base64", M{alice.User: M{key: M{"n": 1}}})
+		if n := len(alice.OK("POST", path+"/"+url.PathEscape(key)+"/events", M{}).At("events").Array()); n != 1 {
+			t.Errorf("%d messages", n)
+		}
+		alice.Authenticated("DELETE", Path("devices", key), M{})
+		alice.Fails(404, "M_NOT_FOUND", "GET", path, nil)
+		alice.OK("PUT", path, named)
+		alice.OK("POST", "logout/all", M{})
+		again := alice.Login()
+		again.Fails(404, "M_NOT_FOUND", "GET", path, nil)
+		if list := again.OK("GET", "devices", nil).At("devices").Array(); len(list) != 1 || list[0].Get("dehydrated").Exists() {
+			t.Errorf("the devices are %v", list)
 		}
 	})
 }

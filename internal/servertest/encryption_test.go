@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"testing"
 
@@ -52,11 +53,15 @@ func (c *Client) signed(key sign.Key, object M) json.RawMessage {
 	return raw
 }
 
-func (k *keyring) identity() json.RawMessage {
-	return k.signed(k.key, M{
+func (k *keyring) identity(more ...M) json.RawMessage {
+	keys := M{
 		"user_id": k.User, "device_id": k.Device, "algorithms": []string{"m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"},
 		"keys": M{string(k.key.ID): sign.EncodeBase64(k.key.Public()), "curve25519:" + k.Device: "curve"},
-	})
+	}
+	for _, m := range more {
+		maps.Copy(keys, m)
+	}
+	return k.signed(k.key, keys)
 }
 
 // oneTime makes one-time keys with the numbers from one up to another.

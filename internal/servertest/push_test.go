@@ -58,6 +58,29 @@ func TestUnread(t *testing.T) {
 	})
 }
 
+// An invite from another server is among the notifications, of a room that this server knows nothing of.
+//
+// Spec: cs getNotifications
+func TestFederatedInviteNotifies(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		a, b := n.Start("a.test"), n.Start("b.test")
+		alice, bob := a.Register(t, "alice"), b.Register(t, "bob")
+		room := alice.CreateRoom(M{"name": "Far away"})
+		alice.Invite(room, bob)
+		bob.eventually("a notification", func() bool {
+			list := bob.OK("GET", "notifications", nil).At("notifications").Array()
+			return len(list) == 1 && list[0].Get("room_id").Str == room && list[0].Get("event.content.membership").Str == "invite"
+		})
+		b.Restart()
+		event := bob.OK("GET", "notifications", nil).At("notifications").Array()[0].Get("event.event_id").Str
+		joinVia(bob, room, a)
+		if list := bob.OK("GET", "notifications", nil).At("notifications").Array(); len(list) != 0 {
+			t.Errorf("after the join: %v", list)
+		}
+		alice.OK("GET", Path("rooms", room, "event", event), nil) // it is that event
+	})
+}
+
 // Spec: cs postPusher; cs getPushers
 func TestPushers(t *testing.T) {
 	Each(t, func(t *testing.T, s *Server) {

@@ -78,7 +78,7 @@ func start(tb testing.TB, open sqldbtest.Open) *server {
 	})
 	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers})
 	s.ephemeral, err = ephemeral.Open(ctx, ephemeral.Config{
-		DB: s.db, Ours: set, Graph: s.graph, Accounts: s.accounts, Bus: s.bus, NoPresence: true,
+		DB: s.db, Ours: set, Graph: s.graph, Circles: graph.OpenCircles(s.graph, s.bus), Accounts: s.accounts, Bus: s.bus, NoPresence: true,
 	})
 	must(tb, err)
 	tb.Cleanup(s.ephemeral.Close)

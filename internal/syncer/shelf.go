@@ -50,15 +50,17 @@ type card struct {
 	removed bool
 	direct  bool
 	tags    []string
+	inviter id.UserID // of a room that the user is invited to
 	bump    sqldb.Pos // of the newest event that counts as activity; 0 where that isn't known
 }
 
 // stock is what a shelf is filled with.
 type stock struct {
-	rooms   []graph.Recency
-	direct  map[id.RoomID]bool
-	tags    []account.Datum
-	removed map[graph.RoomNID]bool
+	rooms    []graph.Recency
+	direct   map[id.RoomID]bool
+	tags     []account.Datum
+	removed  map[graph.RoomNID]bool
+	inviters map[graph.RoomNID]id.UserID
 }
 
 // shelve fills the shelf.
@@ -75,13 +77,14 @@ func (f *feed) shelve(in *stock) {
 	}
 	cards := make([]card, 0, len(f.seats))
 	for _, s := range f.seats {
-		cards = append(cards, card{seat: s, removed: in.removed[s.row.Room]})
+		cards = append(cards, card{seat: s, removed: in.removed[s.row.Room], inviter: in.inviters[s.row.Room]})
 		c := &cards[len(cards)-1]
 		c.direct, c.tags = in.direct[s.row.RoomID], tags[s.row.RoomID]
 		r := byRoom[s.row.Room]
 		switch {
 		case s.row.Stripped != nil:
 			c.stripped(s.row.Stripped)
+			c.inviter = senderOf(s.row.Stripped, f.user)
 		case r != nil:
 			c.kind, c.encrypted = r.Kind, r.Encrypted
 		}
@@ -201,13 +204,27 @@ func (f *feed) moved(s *seat, e *graph.Event, old graph.Membership) {
 	switch {
 	case now != graph.Leave && now != graph.Ban:
 		s.card.removed = false
+		if now == graph.Invite {
+			s.card.inviter = e.PDU.Sender()
+		}
 		if now != old {
 			f.doubt(s.card)
 		}
 	case old == graph.Join:
 		s.card.removed = e.PDU.Sender() != f.user
+	case now != old && (now == graph.Ban || old == graph.Ban):
+		f.unshelve() // it takes a look at what was before
+		return
 	}
 	f.shelf.lift(s.card)
+}
+
+// unshelve has the shelf filled again.
+func (f *feed) unshelve() {
+	f.shelf = nil
+	for _, s := range f.seats {
+		s.card = nil
+	}
 }
 
 // sorted notes account data that lists are sorted out by.
@@ -228,7 +245,7 @@ func (f *feed) sorted(d account.Datum) {
 		}
 		return
 	}
-	if d.Type == account.TypeIgnored {
+	if d.Type == account.TypeIgnored || account.SaysWhoMayInvite(d.Type) {
 		f.shape++ // invites come and go
 	}
 	if d.Type != typeDirect {
@@ -248,13 +265,13 @@ func (f *feed) sorted(d account.Datum) {
 func (s *Syncer) arrange(ctx context.Context, user id.UserID, from sqldb.Pos, fn func(f *feed)) error {
 	for {
 		var epoch, shape int64
-		var departed []graph.MemberRow
+		var members []graph.MemberRow
 		var unsure []graph.RoomNID
 		done := false
 		err := s.hub.with(ctx, user, from, func(f *feed) {
 			switch epoch, shape = f.epoch, f.shape; {
 			case f.shelf == nil:
-				departed = f.departed()
+				members = append(f.departed(), f.invited()...)
 			case len(f.shelf.unsure) > 0:
 				unsure, f.shelf.unsure = f.shelf.unsure, nil
 				for _, room := range unsure {
@@ -271,7 +288,7 @@ func (s *Syncer) arrange(ctx context.Context, user id.UserID, from sqldb.Pos, fn
 		if unsure != nil {
 			err = s.resolve(ctx, user, epoch, unsure)
 		} else {
-			err = s.fill(ctx, user, epoch, shape, departed)
+			err = s.fill(ctx, user, epoch, shape, members)
 		}
 		if err != nil {
 			return err
@@ -279,11 +296,14 @@ func (s *Syncer) arrange(ctx context.Context, user id.UserID, from sqldb.Pos, fn
 	}
 }
 
-// departed returns the rooms that the user left last.
+// departed returns the rooms that the user left last, those among them from which the user is banned, or was.
 func (f *feed) departed() (rows []graph.MemberRow) {
 	for _, s := range f.seats {
 		r := &s.row
-		if (r.Membership == graph.Leave || r.Membership == graph.Ban) && r.Prev == graph.Join && !r.Forgotten && r.Event != 0 {
+		if r.Forgotten || r.Event == 0 {
+			continue
+		}
+		if r.Membership == graph.Ban || r.Membership == graph.Leave && (r.Prev == graph.Join || r.Prev == graph.Ban) {
 			rows = append(rows, *r)
 		}
 	}
@@ -291,9 +311,20 @@ func (f *feed) departed() (rows []graph.MemberRow) {
 	return rows[:min(len(rows), maxDepartures)]
 }
 
-// fill reads what a shelf holds and puts it there, unless the feed has become another one meanwhile.
-func (s *Syncer) fill(ctx context.Context, user id.UserID, epoch, shape int64, departed []graph.MemberRow) (err error) {
-	in := &stock{removed: make(map[graph.RoomNID]bool)}
+// invited returns the rooms that the user is invited to by events that are here.
+func (f *feed) invited() (rows []graph.MemberRow) {
+	for _, s := range f.seats {
+		if s.row.Membership == graph.Invite && s.row.Event != 0 {
+			rows = append(rows, s.row)
+		}
+	}
+	return rows
+}
+
+// fill reads what a shelf holds and puts it there, unless the feed has become another one meanwhile. members are rooms of which it depends on the
+// sender of the user's member event how they are listed.
+func (s *Syncer) fill(ctx context.Context, user id.UserID, epoch, shape int64, members []graph.MemberRow) (err error) {
+	in := &stock{removed: make(map[graph.RoomNID]bool), inviters: make(map[graph.RoomNID]id.UserID)}
 	if in.rooms, err = s.cfg.Graph.RecencyOf(ctx, user); err != nil {
 		return err
 	}
@@ -305,16 +336,25 @@ func (s *Syncer) fill(ctx context.Context, user id.UserID, epoch, shape int64, d
 		return err
 	}
 	in.direct = directRooms(direct)
-	nids := make([]graph.EventNID, len(departed))
-	for i, row := range departed {
-		nids[i] = row.Event
+	nids, left := make([]graph.EventNID, len(members)), make(map[graph.RoomNID]bool)
+	for i, row := range members {
+		nids[i], left[row.Room] = row.Event, row.Prev == graph.Join
 	}
 	events, err := s.cfg.Graph.EventsOfAny(ctx, nids)
 	if err != nil {
 		return err
 	}
 	for _, e := range events {
-		in.removed[e.Room] = e.PDU.Sender() != user
+		if graph.Membership(e.PDU.Membership()) == graph.Invite {
+			in.inviters[e.Room] = e.PDU.Sender()
+			continue
+		}
+		// Who was banned may never have been there.
+		if in.removed[e.Room] = e.PDU.Sender() != user; in.removed[e.Room] && !left[e.Room] {
+			if in.removed[e.Room], err = s.stayed(ctx, e); err != nil {
+				return err
+			}
+		}
 	}
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
@@ -323,6 +363,23 @@ func (s *Syncer) fill(ctx context.Context, user id.UserID, epoch, shape int64, d
 		f.shelve(in)
 	}
 	return nil
+}
+
+// stayed reports whether the user whose member event this is was in the room before.
+func (s *Syncer) stayed(ctx context.Context, e *graph.Event) (bool, error) {
+	for range maxMemberHistory {
+		if e.Replaces == 0 {
+			break
+		}
+		before, err := s.cfg.Graph.Events(ctx, e.Room, []graph.EventNID{e.Replaces})
+		if err != nil {
+			return false, err
+		}
+		if e = before[0]; graph.Membership(e.PDU.Membership()) == graph.Join {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // resolve reads what rooms are.

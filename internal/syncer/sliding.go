@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"strconv"
 	"sync"
@@ -80,6 +81,8 @@ type slide struct {
 	children []map[id.RoomID]bool
 	ignored  map[id.UserID]struct{}
 	invites  func() (account.InviteRules, error) // read when the first comes up
+	welcome  *account.InviteRules                // what that returned; nil before
+	again    bool                                // the survey came upon an invite before that
 	data     map[id.RoomID][]account.Datum
 	receipts map[graph.RoomNID][]*ephemeral.Receipt
 	typing   map[graph.RoomNID]*ephemeral.Typing
@@ -107,7 +110,7 @@ func (a *slide) look(ctx context.Context) (news bool, err error) {
 			}
 		}
 	}
-	if err = a.s.arrange(ctx, a.q.User, a.from, func(f *feed) { a.seen = a.survey(a.s.hub, f) }); err != nil {
+	if err := a.surveys(ctx); err != nil {
 		return false, err
 	}
 	a.configs, a.bumps = make(map[int]*roomConfig), make(map[graph.RoomNID]sqldb.Pos)
@@ -128,6 +131,35 @@ func (a *slide) look(ctx context.Context) (news bool, err error) {
 	a.noteBumps()
 	told, err := a.extend(ctx)
 	return news || told, err
+}
+
+// surveys looks the user's rooms through, once more if there are invites of which it has to be read whether the user wants them.
+func (a *slide) surveys(ctx context.Context) error {
+	a.welcome = nil
+	// What the token of to_device stands for may be later than that of the connection, and this node may not have heard of it.
+	from := a.from
+	if d := a.q.ext.ToDevice; d != nil && d.Enabled {
+		queue, _ := d.from()
+		from = max(from, queue)
+	}
+	for {
+		a.again = false
+		err := a.s.arrange(ctx, a.q.User, from, func(f *feed) { a.seen = a.survey(a.s.hub, f) })
+		switch {
+		case errors.Is(err, errFuture) && from > a.from:
+			from = a.from
+			continue
+		case errors.Is(err, errFuture):
+			return errUnknownPos // the database is an older one
+		case err != nil || !a.again:
+			return err
+		}
+		rules, err := a.invites()
+		if err != nil {
+			return err
+		}
+		a.welcome = &rules
+	}
 }
 
 // counting reports whether the answer says how much is unread. The accepted form leaves that to clients.

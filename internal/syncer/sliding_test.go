@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/ephemeral"
+	"myelin/internal/graph"
 	"myelin/internal/room"
 	"myelin/internal/syncer"
 	"myelin/internal/view"
@@ -110,6 +112,7 @@ func TestSlidingUnknownPositions(t *testing.T) {
 		for _, bad := range []string{"x", "c", "c1", "c1_2_3", "c1_2_3_4_5", "c-1_2_3_4", "s12", "c01_1_1_1", first + "0_", "c99999999999999999999_1_1_1"} {
 			refused("nonsense", bad, alice, "D", all(0, 9, 1))
 		}
+		refused("a position that is yet to come", strings.Replace(first, "c", "c9", 1), alice, "D", all(0, 9, 1))
 		s.did(s.say(r, alice, "one"))
 		second := s.slide(alice, "", all(0, 9, 1)).Get("pos").Str
 		refused("a connection that was begun anew", first, alice, "D", all(0, 9, 1))
@@ -219,6 +222,96 @@ func TestSlidingFilters(t *testing.T) {
 				t.Errorf("joined: %s", j)
 			}
 		}
+	})
+}
+
+// TestSlidingUnwantedInvites: what a user doesn't want to hear of is in no list, nor counted there.
+func TestSlidingUnwantedInvites(t *testing.T) {
+	each(t, func(t *testing.T, s *server) {
+		own := s.create(room.Creation{})
+		by := func(sender id.UserID) id.RoomID {
+			invited := s.create(room.Creation{Creator: sender})
+			s.did(s.rooms.Invite(s.ctx, on(invited, sender, alice)))
+			return invited
+		}
+		bobs, carols := by(bob), by(carol)
+		const far = id.RoomID("!far:there.test")
+		stripped := `[{"type":"m.room.member","state_key":"@alice:here.test","sender":"@erin:there.test","content":{"membership":"invite"}}]`
+		must(t, s.graph.SetOutOfBand(s.ctx, graph.OutOfBand{Room: far, User: alice, Membership: graph.Invite, Stripped: []byte(stripped)}))
+		pos := s.slide(alice, "", all(0, 20, 1)).Get("pos").Str
+		check := func(want ...id.RoomID) {
+			t.Helper()
+			for _, on := range []*syncer.Syncer{s.syncer, s.newSyncer()} {
+				for _, from := range []string{"", pos} {
+					body := all(0, 20, 1)
+					if from == "" {
+						body["conn_id"] = "another"
+					}
+					a, err := s.slideOn(on, syncer.SlidingUnstable, alice, "D", from, body)
+					must(t, err)
+					var shown []id.RoomID
+					for _, r := range a.Get("lists.all.ops.0.room_ids").Array() {
+						shown = append(shown, id.RoomID(r.Str))
+					}
+					if !slices.Equal(shown, want) || a.Get("lists.all.count").Int() != int64(len(want)) {
+						t.Errorf("%s, want %v", a, want)
+					}
+					if from == "" && a.Get("rooms.@keys.#").Int() != int64(len(want)) {
+						t.Errorf("%s, want %v", a, want)
+					}
+				}
+			}
+			pos = s.slide(alice, "", all(0, 20, 1)).Get("pos").Str
+		}
+		check(far, carols, bobs, own)
+		must(t, s.accounts.SetData(s.ctx, alice, "", "m.ignored_user_list", []byte(`{"ignored_users":{"@bob:here.test":{},"@erin:there.test":{}}}`)))
+		check(carols, own)
+		must(t, s.accounts.SetData(s.ctx, alice, "", "m.invite_permission_config", []byte(`{"default_action":"block"}`)))
+		check(own)
+		must(t, s.accounts.SetData(s.ctx, alice, "", "m.ignored_user_list", []byte(`{}`)))
+		must(t, s.accounts.SetData(s.ctx, alice, "", "m.invite_permission_config", []byte(`{}`)))
+		check(far, carols, bobs, own)
+		// Who sends the invite may be another one the next time.
+		s.did(s.rooms.Kick(s.ctx, on(bobs, bob, alice)))
+		must(t, s.accounts.SetData(s.ctx, alice, "", "m.ignored_user_list", []byte(`{"ignored_users":{"@bob:here.test":{}}}`)))
+		s.did(s.rooms.Invite(s.ctx, on(bobs, bob, alice)))
+		check(far, carols, own)
+	})
+}
+
+// TestSlidingBans: a room that the user was taken out of is listed whatever happens to the user there next; one that the user never was in is not.
+func TestSlidingBans(t *testing.T) {
+	each(t, func(t *testing.T, s *server) {
+		kicked, alone, never := s.create(room.Creation{Creator: bob, Preset: room.PublicChat}), s.create(room.Creation{Creator: bob, Preset: room.PublicChat}), s.create(room.Creation{Creator: bob})
+		s.did(s.join(kicked, alice))
+		s.did(s.join(alone, alice))
+		s.did(s.rooms.Leave(s.ctx, room.Membership{Room: alone, Sender: alice}))
+		s.slide(alice, "", all(0, 9, 1)) // the shelf is there
+		check := func(what string, want ...id.RoomID) {
+			t.Helper()
+			for _, on := range []*syncer.Syncer{s.syncer, s.newSyncer()} {
+				a, err := s.slideOn(on, syncer.SlidingUnstable, alice, "D", "", all(0, 9, 1))
+				must(t, err)
+				if a.Get("lists.all.count").Int() != int64(len(want)) {
+					t.Errorf("%s: %s", what, a)
+				}
+				for _, r := range want {
+					if j := slid(a, r); !j.Get("timeline").Exists() || j.Get("membership").Str == "" {
+						t.Errorf("%s: %s is %s", what, r, j)
+					}
+				}
+			}
+		}
+		s.did(s.rooms.Ban(s.ctx, on(never, bob, alice)))
+		check("banned from outside", kicked)
+		s.did(s.rooms.Kick(s.ctx, on(kicked, bob, alice)))
+		check("kicked", kicked)
+		s.did(s.rooms.Ban(s.ctx, on(kicked, bob, alice)))
+		check("banned after that", kicked)
+		s.did(s.rooms.Ban(s.ctx, on(alone, bob, alice)))
+		check("banned after leaving", kicked, alone)
+		s.did(s.rooms.Unban(s.ctx, on(kicked, bob, alice)))
+		check("unbanned", kicked, alone)
 	})
 }
 

@@ -133,12 +133,28 @@ func (f *feed) touchedSince(room id.RoomID, from sqldb.Pos) bool {
 func (a *slide) listed(c *card) bool {
 	r := &c.seat.row
 	switch r.Membership {
-	case graph.Join, graph.Invite, graph.Knock:
+	case graph.Join, graph.Knock:
 		return true
+	case graph.Invite:
+		return !a.unwanted(c.inviter)
 	case graph.Leave, graph.Ban:
 		return c.removed && !r.Forgotten || a.ledger.get(r.Room).told[theEvents] != never
 	}
 	return false
+}
+
+// unwanted reports whether an invite by somebody is not listed. Where that takes what isn't loaded it asks for another survey.
+//
+// Spec: cs Invite permission
+func (a *slide) unwanted(inviter id.UserID) bool {
+	if a.ignores(inviter) {
+		return true
+	}
+	if a.welcome == nil {
+		a.again = true
+		return false
+	}
+	return a.welcome.Judge(inviter) != account.InviteAllowed
 }
 
 func (a *slide) surveyAll(h *hub, f *feed, v *survey) {
