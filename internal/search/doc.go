@@ -1,7 +1,7 @@
 // Package search finds messages by their words.
 //
-// It owns the index (tables search_segments, search_blocks, search_state, search_rooms), the follower that fills it, the task
-// that merges its parts, and the operation that asks it.
+// It owns the index (tables search_segments, search_blocks, search_state, search_rooms, search_erased), the follower that fills it, the task
+// that merges its parts and takes out what was redacted, and the operation that asks it.
 //
 // # The index
 //
@@ -21,6 +21,7 @@
 //     is not found by words that it has no longer, whatever the index says, and package view decides on who may see it.
 //   - Everything up to the position in search_state is indexed; what came later, as far as [maxTail], is read from the stream when somebody asks. So a
 //     message is found as soon as it was acknowledged, and indexing may take its time.
+//   - The words of a redacted event leave the tables, some minutes later, later still where the index is so large that going through it takes long.
 //   - A block is written before the segment that it belongs to is live, and removed after it isn't. A crash between the two leaves
 //     blocks without a use, which the next merge removes.
 //   - What is backfilled has no position: it is indexed per room, from the place in search_rooms on.

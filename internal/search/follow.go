@@ -44,7 +44,11 @@ func (s *Search) batch(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, wo
 			d.add(e.Room, e.Ord, t.text)
 		}
 	}
-	if d.docs == 0 && to-sqldb.Pos(s.behind.Load()) < maxLag {
+	gone, err := s.redacted(ctx, events)
+	if err != nil {
+		return 0, nil, err
+	}
+	if d.docs == 0 && len(gone) == 0 && to-sqldb.Pos(s.behind.Load()) < maxLag {
 		return to, nil, nil
 	}
 	store, err := s.storing(ctx, d)
@@ -53,6 +57,7 @@ func (s *Search) batch(ctx context.Context, from, last sqldb.Pos) (sqldb.Pos, wo
 	}
 	return to, func(tx *sqldb.Tx) error {
 		store(tx)
+		markErased(tx, gone)
 		tx.Queue(setIndexedTo, to)
 		s.behind.Store(int64(to))
 		return nil
@@ -167,8 +172,13 @@ func (s *Search) olderIn(ctx context.Context, r graph.Backfill, before int64) (i
 	if err != nil {
 		return 0, err
 	}
+	gone, err := s.redacted(ctx, events)
+	if err != nil {
+		return 0, err
+	}
 	return to, s.db.Write(ctx, func(tx *sqldb.Tx) error {
 		store(tx)
+		markErased(tx, gone)
 		tx.Queue(setLow, r.Room, to)
 		return nil
 	})

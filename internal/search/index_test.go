@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"myelin/internal/bus"
 	"myelin/internal/graph"
@@ -201,9 +202,9 @@ func TestAbandoned(t *testing.T) {
 			for i := range int64(200) {
 				tx.Queue(insertBlock, 7*maxBlocks+i, []byte("x"))
 			}
-			tx.Queue(insertSegment, 7, building, 1, 0, 0, 0, []byte{})
-			tx.Queue(insertSegment, 8, dead, 0, 0, 0, 0, []byte{})
-			tx.Queue(insertSegment, 9, live, 0, 0, 0, 0, []byte{})
+			tx.Queue(insertSegment, 7, building, 1, 0, 0, 0, 0, []byte{})
+			tx.Queue(insertSegment, 8, dead, 0, 0, 0, 0, 0, []byte{})
+			tx.Queue(insertSegment, 9, live, 0, 0, 0, 0, 0, []byte{})
 			return nil
 		}))
 		r := work.New(work.Config{DB: s.db, Bus: bus.New(bus.Config{})})
@@ -228,6 +229,104 @@ func TestAbandoned(t *testing.T) {
 		}
 	})
 }
+
+// TestErase: the words of events that were redacted leave the tables, and nothing else does.
+func TestErase(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		s := newShelf(t, open)
+		at, n := int64(0), 0
+		text := func() string {
+			n++
+			return fmt.Sprintf("the word%d of all secret%d", n%7, n)
+		}
+		room := func() graph.RoomNID { return graph.RoomNID(1 + n%3) }
+		s.put(room, span(&at, 5000), text) // more than one transaction writes
+		s.put(room, span(&at, 20), text)
+		s.put(func() graph.RoomNID { return 9 }, []int64{-3, -2, -1}, text)
+		gone := []spot{{1, 301}, {2, 5006}, {9, -2}}
+		for _, g := range gone {
+			if _, ok := s.texts[g.room][g.ord]; !ok {
+				t.Fatalf("room %d has nothing at %d: %v", g.room, g.ord, s.texts[9])
+			}
+			delete(s.texts[g.room], g.ord)
+		}
+		must(t, s.db.Write(t.Context(), func(tx *sqldb.Tx) error { markErased(tx, gone); return nil }))
+		r := work.New(work.Config{DB: s.db, Bus: bus.New(bus.Config{})})
+		defer r.Stop()
+		done := make(chan error, 1)
+		r.Lead("merge", func(ctx context.Context, l *work.Lease) error {
+			n, err := s.erase(ctx, l, time.Now().Add(-eraseAfter))
+			if err == nil && n != 0 {
+				err = fmt.Errorf("%d are erased at once", n)
+			}
+			for _, want := range []int{len(gone), 0} {
+				if err == nil {
+					if n, err = s.erase(ctx, l, time.Now().Add(time.Second)); n != want {
+						err = fmt.Errorf("%d are erased, want %d", n, want)
+					}
+				}
+			}
+			done <- err
+			return nil
+		})
+		must(t, <-done)
+		want := make(map[string]bool)
+		for _, of := range s.texts {
+			for _, text := range of {
+				for _, term := range strings.Fields(text) {
+					want[term] = true
+				}
+			}
+		}
+		for term := range s.terms() {
+			if !want[term] {
+				t.Errorf("%q stands in the tables", term)
+			}
+			delete(want, term)
+		}
+		if len(want) > 0 {
+			t.Errorf("%d words are lost", len(want))
+		}
+		for _, ask := range []string{"the", "word3", "secret17"} {
+			s.check(ask, 1<<40, scope{1, math.MaxInt64}, scope{2, math.MaxInt64}, scope{3, math.MaxInt64}, scope{9, math.MaxInt64})
+		}
+	})
+}
+
+// terms returns all words in the tables, those of directories too.
+func (s *shelf) terms() map[string]bool {
+	s.t.Helper()
+	found := make(map[string]bool)
+	must(s.t, s.db.Read(s.t.Context(), func(tx *sqldb.Tx) error {
+		return tx.Query(blocksFrom, func(r *sqldb.Row) error {
+			var body []byte
+			if err := r.Scan(nil, &body); err != nil {
+				return err
+			}
+			in := reader{rest: body}
+			for in.next() {
+				found[in.key.term] = true
+			}
+			return in.err()
+		}, 0, int64(math.MaxInt64), 1<<30)
+	}))
+	must(s.t, s.db.Read(s.t.Context(), func(tx *sqldb.Tx) error {
+		return tx.Query(allDirectories, func(r *sqldb.Row) error {
+			var raw []byte
+			if err := r.Scan(&raw); err != nil {
+				return err
+			}
+			dir, err := decodeDirectory(raw)
+			for _, k := range dir {
+				found[k.term] = true
+			}
+			return err
+		})
+	}))
+	return found
+}
+
+var allDirectories = sqldb.SQL(`SELECT directory FROM search_segments`)
 
 func TestStatements(t *testing.T) {
 	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {

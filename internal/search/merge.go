@@ -29,9 +29,19 @@ const (
 
 // merge keeps the number of segments low for as long as it has the lease.
 func (s *Search) merge(ctx context.Context, l *work.Lease) error {
+	var rested time.Time // until then words of redacted events wait
 	for {
 		if err := s.clean(ctx, l); err != nil {
 			return err
+		}
+		if begun := time.Now(); !begun.Before(rested) {
+			n, err := s.erase(ctx, l, begun.Add(-eraseAfter))
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				rested = time.Now().Add(eraseShare * time.Since(begun))
+			}
 		}
 		some, err := s.due(ctx)
 		if err != nil {
@@ -139,26 +149,30 @@ func (s *Search) leased(ctx context.Context, l *work.Lease, fn func(tx *sqldb.Tx
 	})
 }
 
-// mergeAll makes one segment of several: small ones in one transaction.
+// mergeAll makes one segment of several.
 func (s *Search) mergeAll(ctx context.Context, l *work.Lease, some []*segment) error {
+	return s.rewrite(ctx, l, some, some[0].level+1, nil)
+}
+
+// rewrite makes one segment of one or several, without the words of events that are gone: small ones in one transaction.
+func (s *Search) rewrite(ctx context.Context, l *work.Lease, some []*segment, level int64, gone map[spot]struct{}) error {
 	nid, err := s.segNIDs.Next(ctx)
 	if err != nil {
 		return fmt.Errorf("number a segment: %w", err)
 	}
-	m := &merging{s: s, l: l, ctx: ctx, nid: nid}
+	m := &merging{s: s, l: l, ctx: ctx, nid: nid, gone: gone}
 	olds := make([]int64, len(some))
-	blocks, docs, first := int64(0), int64(0), int64(math.MaxInt64)
+	blocks, docs, first, last := int64(0), int64(0), int64(math.MaxInt64), int64(math.MinInt64)
 	for i, g := range some {
 		olds[i] = g.nid
 		blocks += g.blocks
 		docs += g.docs
-		first = min(first, g.firstOrd)
+		first, last = min(first, g.firstOrd), max(last, g.lastOrd)
 	}
 	m.small = blocks <= writeBlocks
-	level := some[0].level + 1
 	if !m.small {
 		err = s.leased(ctx, l, func(tx *sqldb.Tx) error {
-			tx.Queue(insertSegment, nid, building, level, 0, 0, 0, []byte{})
+			tx.Queue(insertSegment, nid, building, level, 0, 0, 0, 0, []byte{})
 			return nil
 		})
 		if err != nil {
@@ -171,12 +185,12 @@ func (s *Search) mergeAll(ctx context.Context, l *work.Lease, some []*segment) e
 	}
 	err = s.leased(ctx, l, func(tx *sqldb.Tx) error {
 		if !m.small {
-			tx.Queue(finishSegment, nid, len(w.dir), docs, first, encodeDirectory(w.dir))
+			tx.Queue(finishSegment, nid, len(w.dir), docs, first, last, encodeDirectory(w.dir))
 			tx.Queue(endSegments, olds)
 			return nil
 		}
 		m.insert(tx)
-		tx.Queue(insertSegment, nid, live, level, len(w.dir), docs, first, encodeDirectory(w.dir))
+		tx.Queue(insertSegment, nid, live, level, len(w.dir), docs, first, last, encodeDirectory(w.dir))
 		for _, old := range olds {
 			tx.Queue(deleteBlocks, old*maxBlocks, (old+1)*maxBlocks)
 			tx.Queue(deleteSegment, old)
@@ -196,6 +210,7 @@ type merging struct {
 	ctx   context.Context
 	nid   int64
 	small bool // the caller writes the blocks
+	gone  map[spot]struct{}
 
 	first int      // number of the first of full
 	full  [][]byte // blocks that wait to be written
@@ -275,7 +290,8 @@ func (m *merging) run(some []*segment, w *writer) error {
 				continue
 			}
 		}
-		if p := src.list[src.at]; len(list) == 0 || list[len(list)-1] != p {
+		p := src.list[src.at]
+		if _, is := m.gone[spot{at.room, p.ord()}]; !is && (len(list) == 0 || list[len(list)-1] != p) {
 			list = append(list, p)
 		}
 		src.at++

@@ -7,6 +7,9 @@ import "myelin/internal/sqldb"
 // The number of a block is that of its segment times maxBlocks, plus its place in the segment. state is one of the constants below. docs is the number of
 // events, first_ord the least place among them. directory stands last, so that the rest is read without it.
 //
+// last_ord is the greatest place in a segment, where that is known. search_erased has the places of events that were redacted, until their words are out of the
+// index; ts is in milliseconds.
+//
 // search_state has one row. search_rooms has, for rooms with history that was backfilled, the place down to which it is indexed.
 var migrations = []sqldb.Migration{{Slice: "search", Version: 1, SQL: `
 	CREATE TABLE search_segments (
@@ -31,6 +34,14 @@ var migrations = []sqldb.Migration{{Slice: "search", Version: 1, SQL: `
 		room_nid BIGINT NOT NULL PRIMARY KEY,
 		low BIGINT NOT NULL
 	);
+`}, {Slice: "search", Version: 2, SQL: `
+	CREATE TABLE search_erased (
+		room_nid BIGINT NOT NULL,
+		ord BIGINT NOT NULL,
+		ts BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, ord)
+	) WITHOUT ROWID;
+	ALTER TABLE search_segments ADD COLUMN last_ord BIGINT NOT NULL DEFAULT 9223372036854775807;
 `}}
 
 // The states of a segment.
@@ -41,13 +52,13 @@ const (
 )
 
 var (
-	insertSegment = sqldb.SQL(`INSERT INTO search_segments (segment_nid, state, level, blocks, docs, first_ord, directory)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`)
-	finishSegment = sqldb.SQL(`UPDATE search_segments SET state = 0, blocks = $2, docs = $3, first_ord = $4, directory = $5 WHERE segment_nid = $1`)
+	insertSegment = sqldb.SQL(`INSERT INTO search_segments (segment_nid, state, level, blocks, docs, first_ord, last_ord, directory)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`)
+	finishSegment = sqldb.SQL(`UPDATE search_segments SET state = 0, blocks = $2, docs = $3, first_ord = $4, last_ord = $5, directory = $6 WHERE segment_nid = $1`)
 	endSegments   = sqldb.SQL(`UPDATE search_segments SET state = 2 WHERE segment_nid = ANY($1)`)
 	deleteSegment = sqldb.SQL(`DELETE FROM search_segments WHERE segment_nid = $1`)
 	uselessOnes   = sqldb.SQL(`SELECT segment_nid, level FROM search_segments WHERE state > 0`)
-	liveSegments  = sqldb.SQL(`SELECT segment_nid, level, blocks, docs, first_ord FROM search_segments WHERE state = 0`)
+	liveSegments  = sqldb.SQL(`SELECT segment_nid, level, blocks, docs, first_ord, last_ord FROM search_segments WHERE state = 0`)
 	directories   = sqldb.SQL(`SELECT segment_nid, directory FROM search_segments WHERE segment_nid = ANY($1)`)
 
 	insertBlock  = sqldb.SQL(`INSERT INTO search_blocks (block_nid, body) VALUES ($1, $2)`)

@@ -19,6 +19,7 @@ type segment struct {
 	blocks   int64
 	docs     int64
 	firstOrd int64
+	lastOrd  int64
 	dir      []key
 }
 
@@ -30,9 +31,12 @@ type draft struct {
 	lists    map[key][]posting
 	docs     int64
 	firstOrd int64
+	lastOrd  int64
 }
 
-func newDraft() *draft { return &draft{lists: make(map[key][]posting), firstOrd: math.MaxInt64} }
+func newDraft() *draft {
+	return &draft{lists: make(map[key][]posting), firstOrd: math.MaxInt64, lastOrd: math.MinInt64}
+}
 
 // maxTerms bounds the different words of one event that are indexed. Who writes more is found by the others.
 const maxTerms = 2000
@@ -51,7 +55,7 @@ func (d *draft) add(room graph.RoomNID, ord int64, text string) {
 		return
 	}
 	d.docs++
-	d.firstOrd = min(d.firstOrd, ord)
+	d.firstOrd, d.lastOrd = min(d.firstOrd, ord), max(d.lastOrd, ord)
 	for term, c := range counts {
 		k := key{term, room}
 		d.lists[k] = append(d.lists[k], pack(ord, weigh(c, n)))
@@ -101,7 +105,7 @@ func (f *finished) store(tx *sqldb.Tx, nid int64) {
 	for i, body := range f.blocks {
 		tx.Queue(insertBlock, nid*maxBlocks+int64(i), body)
 	}
-	tx.Queue(insertSegment, nid, live, 0, len(f.blocks), f.docs, f.firstOrd, encodeDirectory(f.dir))
+	tx.Queue(insertSegment, nid, live, 0, len(f.blocks), f.docs, f.firstOrd, f.lastOrd, encodeDirectory(f.dir))
 }
 
 // segments returns all live segments in the order of their oldest events.
@@ -109,7 +113,7 @@ func (s *Search) segments(tx *sqldb.Tx) ([]*segment, error) {
 	var found []*segment
 	err := tx.Query(liveSegments, func(r *sqldb.Row) error {
 		g := new(segment)
-		err := r.Scan(&g.nid, &g.level, &g.blocks, &g.docs, &g.firstOrd)
+		err := r.Scan(&g.nid, &g.level, &g.blocks, &g.docs, &g.firstOrd, &g.lastOrd)
 		found = append(found, g)
 		return err
 	})
