@@ -61,6 +61,16 @@ func (l *leader) missing(ctx context.Context, q search, m missed) ([]entry, sqld
 	}
 	if q.long {
 		slices.Reverse(found)
+		if len(found) == q.most {
+			// What sticks is sent however much came after it.
+			stuck, err := l.cfg.Graph.OwnSticky(ctx, m.room, m.after, found[0].Pos-1, q.most)
+			if err != nil {
+				return nil, 0, err
+			}
+			if len(stuck) > 0 {
+				found, upTo = stuck, stuck[len(stuck)-1].Pos
+			}
+		}
 	} else if len(found) == q.most {
 		upTo = found[len(found)-1].Pos
 	}

@@ -22,7 +22,11 @@ func (l *leader) awake(k *link) {
 	if l.ended || k.ready || k.flying || !k.waiting() {
 		return
 	}
-	if wait := time.Until(k.retryAt); wait > 0 {
+	wait := time.Until(k.retryAt)
+	if !k.urgent() {
+		wait = max(wait, time.Until(k.owedAt))
+	}
+	if wait > 0 {
 		l.alarm(k, wait)
 		return
 	}

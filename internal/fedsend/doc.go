@@ -3,7 +3,7 @@
 //
 // # Owns
 //
-// The tables destinations (servers that fail), destination_rooms (what they lack) and sender_cursor. In memory, the queue of
+// The tables destinations (servers that fail), destination_rooms (what they lack), sticky_debts (what sticks in rooms that they came into) and sender_cursor. In memory, the queue of
 // each server that something waits for, and which servers are in which rooms. A server that has everything has
 // neither a row nor memory.
 //
@@ -22,6 +22,8 @@
 // Typing, public receipts and presence go to the servers in the room, or in any room of the user. They wait in memory
 // only, a newer one in place of an older one; they are bounded in number and age. They repeat themselves before others forget them.
 //
+// A server that comes into a room is told of the events of our users that stick there (MSC4354), once, whatever it may see of the history.
+//
 // That the devices of a user changed goes to every server in any room of the user, once for a server: it waits in the outbox of package
 // e2ee, and is removed there when it arrived. A server that was away is told the latest state.
 //
@@ -36,6 +38,7 @@
 //   - Events reach a server in the order of the stream, all of them, as long as it is not away or too slow for more than
 //     an hour (outlast) and the queue in memory is not exceeded; then still in order room by room, the rooms with the newest
 //     events first. After longer than that it gets the newest of each room and asks for the rest, if it wants it.
+//     Events that stick are sent as long as they do.
 //   - What was acknowledged to a client is sent whatever happens: an event lies after the cursor, or in the queue and written down as a mark, or
 //     has arrived. The cursor moves with the marks in one transaction (law 13) under the lease.
 //   - An event is sent twice only after a crash, or where an answer got lost.

@@ -22,7 +22,7 @@ import (
 	"myelin/matrix/id"
 )
 
-// Config is what a Sender needs. All fields must be set but for Log and Metrics.
+// Config is what a Sender needs. All fields must be set but for Erased, Log and Metrics.
 type Config struct {
 	DB         *sqldb.DB
 	Bus        *bus.Bus
@@ -31,8 +31,10 @@ type Config struct {
 	Graph      *graph.Graph
 	Ephemeral  *ephemeral.Ephemeral
 	Encryption *e2ee.Encryption
-	Log        *slog.Logger          // nil discards
-	Metrics    prometheus.Registerer // nil keeps the collectors private
+	// Erased returns those of some users who want no newcomers to read what they wrote. Optional.
+	Erased  func(context.Context, []id.UserID) (map[id.UserID]sqldb.Pos, error)
+	Log     *slog.Logger          // nil discards
+	Metrics prometheus.Registerer // nil keeps the collectors private
 }
 
 // Sender tells other servers what happens here. It is safe for concurrent use.

@@ -37,6 +37,11 @@ type flight struct {
 	post, rest  bool
 	mostLetters int
 	letters     []*e2ee.Letter
+	// owes: what is owed is to be loaded; debt is what of it the transaction pays. more: there was more. patient: it is paid again if the server refuses
+	// any of it; again: that happened.
+	owes, more     bool
+	patient, again bool
+	debt           *debt
 	// rooms are those that the other side is caught up with once this has arrived.
 	rooms []caughtUp
 }
@@ -89,8 +94,9 @@ func (l *leader) attempt(ctx context.Context, k *link) (f *flight, err error) {
 	})
 	if err == nil || f.hopeless(err) {
 		if err != nil {
-			l.log.Warn("something about devices is left out: another server refuses it", "destination", k.server, "error", err)
+			l.log.Warn("something is left out: another server refuses it", "destination", k.server, "error", err)
 		}
+		f.again = f.patient && f.debt.refused(refused)
 		err = l.arrived(ctx, k, f)
 	}
 	for event, why := range refused {
@@ -107,10 +113,13 @@ func (f *flight) render() (out []json.RawMessage) {
 	return append(out, render(f.edus)...)
 }
 
-// hopeless reports whether a transaction of nothing but one letter was refused for what is in it.
+// hopeless reports whether a transaction of nothing but one letter, or one event that is owed, was refused for what is in it.
 func (f *flight) hopeless(err error) bool {
 	remote, ok := errors.AsType[*fedclient.RemoteError](err)
-	return ok && refusal(remote) && len(f.events)+len(f.edus) == 0 && len(f.letters) == 1
+	if !ok || !refusal(remote) || len(f.edus) > 0 {
+		return false
+	}
+	return len(f.events) == 0 && len(f.letters) == 1 || f.debt != nil && f.queued == 0 && len(f.events) == 1 && len(f.letters) == 0
 }
 
 // refusal reports whether a server said that it will not take a transaction.
@@ -122,6 +131,9 @@ func refusal(remote *fedclient.RemoteError) bool {
 func (l *leader) prepare(ctx context.Context, k *link) (*flight, error) {
 	f, q := l.choose(k)
 	if err := l.letters(ctx, k, f); err != nil {
+		return f, err
+	}
+	if err := l.pay(ctx, k, f, q.most); err != nil {
 		return f, err
 	}
 	return f, l.catchUp(ctx, f, q)
@@ -138,6 +150,10 @@ func (l *leader) choose(k *link) (*flight, search) {
 	k.outlast()
 	f := &flight{txn: rand.Text(), made: time.Now(), queued: min(len(k.queue), k.most)}
 	k.fill(f)
+	if k.owes && !time.Now().Before(k.owedAt) {
+		f.owes, k.owes, f.patient = true, false, k.refusals < maxRefusals
+		f.queued = min(f.queued, k.most-k.most/2) // a queue that never ends must not keep it back
+	}
 	f.events = slices.Clone(k.queue[:f.queued])
 	k.head, k.flight = f.queued, f
 	q := search{route: k.route, upTo: l.pos, most: k.most, long: k.long}
@@ -234,12 +250,13 @@ func (l *leader) shrink(k *link, f *flight, remote *fedclient.RemoteError) {
 	if alone && refusal(remote) {
 		l.log.Warn("an event is left out: another server refuses it", "destination", k.server, "error", remote)
 		k.landed(f)
+		k.owes = k.owes || f.owes
 		return
 	}
 	k.most = max(1, min(k.most, len(f.events))/2)
 	k.mostLetters = max(1, min(k.mostLetters, len(f.letters))/2)
 	k.apart = k.apart || len(f.events) > 0 && len(f.letters) > 0
-	k.post = k.post || f.post
+	k.post, k.owes = k.post || f.post, k.owes || f.owes
 	k.head, k.flight = 0, nil // the other EDUs are lost
 }
 

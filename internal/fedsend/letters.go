@@ -40,6 +40,7 @@ type postman struct {
 func (l *leader) newPostman(ctx context.Context) (*postman, error) {
 	p := &postman{leader: l, savedAt: time.Now()}
 	var routes []e2ee.Route
+	var owed []route
 	err := l.cfg.DB.Read(ctx, func(tx *sqldb.Tx) (err error) {
 		found, err := tx.Get(stmtListsCursor, nil, &p.pos)
 		if err != nil {
@@ -51,7 +52,10 @@ func (l *leader) newPostman(ctx context.Context) (*postman, error) {
 		if !found {
 			p.pos = p.posted
 		}
-		routes, err = e2ee.Routes(tx, 0, p.posted)
+		if routes, err = e2ee.Routes(tx, 0, p.posted); err != nil {
+			return err
+		}
+		owed, err = debtors(tx)
 		return err
 	})
 	if err != nil {
@@ -59,6 +63,7 @@ func (l *leader) newPostman(ctx context.Context) (*postman, error) {
 	}
 	p.saved = p.pos
 	p.post(routes)
+	p.owe(owed)
 	return p, nil
 }
 
@@ -108,9 +113,9 @@ func (p *postman) wants(e bus.Entry) bool {
 	return false
 }
 
-// comes reports whether an event brings a user of ours into a room.
+// comes reports whether an event brings a user into a room.
 func (p *postman) comes(e *graph.Event) bool {
-	return e.Change != nil && e.Change.New == graph.Join && e.Change.Old != graph.Join && p.cfg.Ours.Is(e.Change.User.Domain())
+	return e.Change != nil && e.Change.New == graph.Join && e.Change.Old != graph.Join
 }
 
 // hear learns for whom something was written down.
@@ -161,9 +166,16 @@ func (p *postman) take(ctx context.Context, heard *news, to sqldb.Pos) error {
 		return nil
 	}
 	changes := make(map[change]struct{})
+	var came []newcomer
 	if entries, ok := heard.take(p.pos, to); ok {
 		for _, e := range entries {
 			if ev, ok := e.Data.(*graph.Event); ok {
+				if n, ok := p.newcomerOf(ev); ok {
+					came = append(came, n)
+				}
+				if !p.cfg.Ours.Is(ev.Change.User.Domain()) {
+					continue
+				}
 				changes[change{ev.Change.User, ev.Room}] = struct{}{}
 			} else {
 				changes[change{user: e.User}] = struct{}{}
@@ -171,23 +183,28 @@ func (p *postman) take(ctx context.Context, heard *news, to sqldb.Pos) error {
 		}
 	} else if to > p.pos {
 		var err error
-		if to, err = p.read(ctx, to, changes); err != nil {
+		if to, came, err = p.read(ctx, to, changes); err != nil {
 			return err
 		}
 	}
+	debts, err := p.owed(ctx, came)
+	if err != nil {
+		return err
+	}
 	p.pos = max(p.pos, to)
-	if len(changes) == 0 && time.Since(p.savedAt) < saveLists {
+	if len(changes)+len(debts) == 0 && time.Since(p.savedAt) < saveLists {
 		return nil
 	}
-	return p.write(ctx, changes)
+	return p.write(ctx, changes, debts)
 }
 
-// read finds in the database what another node wrote, or what happened while nobody sent, and returns up to where.
-func (p *postman) read(ctx context.Context, to sqldb.Pos, changes map[change]struct{}) (sqldb.Pos, error) {
+// read finds in the database what another node wrote, or what happened while nobody sent, and returns up to where, and who came.
+func (p *postman) read(ctx context.Context, to sqldb.Pos, changes map[change]struct{}) (sqldb.Pos, []newcomer, error) {
 	events, err := p.cfg.Graph.EventsSince(ctx, p.pos, to, atOnce)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
+	var came []newcomer
 	if len(events) == atOnce {
 		to = events[atOnce-1].Pos
 	}
@@ -195,6 +212,9 @@ func (p *postman) read(ctx context.Context, to sqldb.Pos, changes map[change]str
 		user, err := id.ParseUserID(e.PDU.Key().StateKey)
 		if err == nil && e.PDU.Key().Type == memberType && e.PDU.IsState() && e.PDU.Membership() == string(graph.Join) && p.cfg.Ours.Is(user.Domain()) {
 			changes[change{user, e.Room}] = struct{}{}
+		}
+		if n, ok := p.newcomerOf(e); ok {
+			came = append(came, n)
 		}
 	}
 	err = p.cfg.DB.Read(ctx, func(tx *sqldb.Tx) error {
@@ -210,11 +230,11 @@ func (p *postman) read(ctx context.Context, to sqldb.Pos, changes map[change]str
 		}
 		return nil
 	})
-	return to, err
+	return to, came, err
 }
 
-// write has the servers told, together with the cursor.
-func (p *postman) write(ctx context.Context, changes map[change]struct{}) error {
+// write has the servers told, and what is owed written down, together with the cursor.
+func (p *postman) write(ctx context.Context, changes map[change]struct{}, debts []debt) error {
 	told := make(map[id.UserID][]id.ServerName, len(changes))
 	for c := range changes {
 		others, err := p.whom(ctx, c)
@@ -240,6 +260,9 @@ func (p *postman) write(ctx context.Context, changes map[change]struct{}) error 
 			}
 			e2ee.PostList(tx, pos, user, servers)
 		}
+		for _, d := range debts {
+			tx.Queue(stmtOwe, d.origin, d.server, d.room, d.upTo)
+		}
 		tx.Queue(stmtSetListsCursor, p.pos)
 		return nil
 	})
@@ -247,6 +270,11 @@ func (p *postman) write(ctx context.Context, changes map[change]struct{}) error 
 		return fmt.Errorf("write down whom to tell of devices: %w", err)
 	}
 	p.saved, p.savedAt = p.pos, time.Now()
+	owed := make([]route, 0, len(debts))
+	for _, d := range debts {
+		owed = append(owed, d.route)
+	}
+	p.owe(owed)
 	return nil
 }
 
@@ -286,16 +314,22 @@ func (l *leader) letters(ctx context.Context, k *link, f *flight) error {
 	return err
 }
 
-// arrived writes down that the letters of a transaction need not be sent again.
+// arrived writes down that the letters of a transaction, and what it pays, need not be sent again.
 func (l *leader) arrived(ctx context.Context, k *link, f *flight) error {
-	if len(f.letters) == 0 {
+	paid := f.debt != nil && !f.again
+	if len(f.letters) == 0 && !paid {
 		return nil
 	}
 	err := l.cfg.DB.Write(ctx, func(tx *sqldb.Tx) error {
 		if err := l.lease.Check(tx); err != nil {
 			return err
 		}
-		e2ee.Sent(tx, e2ee.Route{Origin: k.origin, Server: k.server}, f.letters)
+		if len(f.letters) > 0 {
+			e2ee.Sent(tx, e2ee.Route{Origin: k.origin, Server: k.server}, f.letters)
+		}
+		if paid {
+			f.debt.note(tx)
+		}
 		return nil
 	})
 	if err != nil {

@@ -53,6 +53,11 @@ type link struct {
 	// post: something may wait in the database besides events. After a transaction with both was refused, apart, they go by turns.
 	post, apart, turn bool
 	mostLetters       int // EDUs of that kind in the next transaction
+	// owes: something that sticks may be owed to the server, as the database says. It is looked for from owedAt on; refusals counts how often the server would not
+	// have it.
+	owes     bool
+	owedAt   time.Time
+	refusals int
 	// behind: the queue doesn't hold all; marks do, since a time. long: for so long that the newest events will do.
 	behind      bool
 	behindSince time.Time
@@ -79,9 +84,12 @@ type link struct {
 
 func newLink(r route) *link { return &link{route: r, most: maxPDUs, mostLetters: maxLetters} }
 
-// waiting reports whether there is something to send.
-func (k *link) waiting() bool {
-	return k.flight != nil || len(k.queue) > 0 || len(k.marks) > 0 && k.behind || !k.edus.empty() || k.post
+// waiting reports whether there is something to send, now or later.
+func (k *link) waiting() bool { return k.owes || k.urgent() }
+
+// urgent reports whether there is something to send now.
+func (k *link) urgent() bool {
+	return k.flight != nil || len(k.queue) > 0 || len(k.marks) > 0 && k.behind || !k.edus.empty() || k.post || k.owes && !time.Now().Before(k.owedAt)
 }
 
 // forgettable reports whether nothing is lost when the link is dropped.
@@ -183,6 +191,12 @@ func (k *link) landed(f *flight) {
 		k.behind, k.long = false, false
 	}
 	k.most = min(2*k.most, maxPDUs)
+	k.owes = k.owes || f.more || f.again
+	if k.refusals++; !f.again {
+		k.refusals = 0
+	} else {
+		k.owedAt = time.Now().Add(owePause << k.refusals)
+	}
 	if k.post = k.post || f.rest; f.post {
 		k.mostLetters, k.apart = min(2*k.mostLetters, maxLetters), false
 	}
@@ -231,7 +245,7 @@ func (k *link) drop() {
 		return
 	}
 	k.edus.putBack(k.flight.edus)
-	k.post = k.post || k.flight.post
+	k.post, k.owes = k.post || k.flight.post, k.owes || k.flight.owes
 	k.head, k.flight = 0, nil
 }
 

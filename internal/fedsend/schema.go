@@ -33,6 +33,15 @@ var migrations = []sqldb.Migration{{Slice: "fedsend", Version: 1, SQL: `
 		name TEXT NOT NULL PRIMARY KEY,
 		pos BIGINT NOT NULL
 	);
+`}, {Slice: "fedsend", Version: 2, SQL: `
+	CREATE TABLE sticky_debts (
+		origin TEXT NOT NULL,
+		server TEXT NOT NULL,
+		room_nid BIGINT NOT NULL,
+		after_pos BIGINT NOT NULL,
+		upto_pos BIGINT NOT NULL,
+		PRIMARY KEY (server, origin, room_nid)
+	) WITHOUT ROWID;
 `}}
 
 var (

@@ -32,7 +32,8 @@
 //
 // # Invariants
 //
-//   - A row of events never changes, except that an outlier may join the graph, and a redaction prunes the event.
+//   - A row of events never changes, except that an outlier may join the graph, that an event which sticks and was soft-failed may be taken in after all, at
+//     a new position, and that a redaction prunes the event.
 //   - Every snapshot that an event or head refers to can be loaded, with every event that it names.
 //   - memberships holds, for each user and room, what the room's current state says; and for rooms this server is not part
 //     of, the last invite, knock or rejection that it was told of.

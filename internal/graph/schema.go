@@ -233,6 +233,14 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 `}, {Slice: "graph", Version: 11, SQL: `
 	ALTER TABLE memberships ADD COLUMN told_id TEXT NOT NULL DEFAULT '';
 	ALTER TABLE memberships ADD COLUMN told_ts BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "graph", Version: 12, SQL: `
+	CREATE TABLE sticky_waiting (
+		room_nid BIGINT NOT NULL,
+		event_nid BIGINT NOT NULL,
+		until BIGINT NOT NULL,
+		state_nid BIGINT NOT NULL,
+		PRIMARY KEY (room_nid, event_nid)
+	) WITHOUT ROWID;
 `}}
 
 // multi is one statement prepared for several numbers of rows.

@@ -178,6 +178,8 @@ type Commit struct {
 	// Partial from Prev to Next.
 	Partial *PartialRoom
 	Whole   bool
+	// Waiting is an event of the commit that would stick, were it not soft-failed by the state of Next: it may be judged again once that is another.
+	Waiting *Event
 	// Rejudged are stored events whose flags and state before them, as set by Head.Whole, are others now.
 	Rejudged []*Event
 	// Also runs in the commit's transaction after all of it. Like every part of a group commit it may run several times, and a

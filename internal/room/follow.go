@@ -23,7 +23,8 @@ const (
 )
 
 // Followers make the member events that changes of accounts call for: a new name or picture shows in every room of
-// its user, and who deactivated their account leaves. They can be run over the same changes again.
+// its user, and who deactivated their account leaves. And they judge events that stick again when their room's state has changed. They can be run over the same
+// changes again.
 //
 // Spec: cs Events on Change of Profile Information
 func (r *Rooms) Followers(accounts *account.Accounts) []work.Follower {
@@ -40,6 +41,7 @@ func (r *Rooms) Followers(accounts *account.Accounts) []work.Follower {
 				return r.followDeactivations(ctx, accounts, from, last)
 			},
 		},
+		{Name: "events that stick after all", Kinds: []bus.Kind{bus.RoomEvent, bus.Membership}, Batch: r.followSticky, Gather: stickyGather, FromNow: true},
 	}
 }
 

@@ -342,6 +342,7 @@ func (j *judgement) policyFails(ctx context.Context, e *graph.Event) error {
 		return &unrecommended{policy: p, pdu: j.pdu, room: j.head.Room}
 	}
 	e.Flags |= graph.SoftFailed
+	j.refused = true
 	j.rejection = &eventauth.Rejection{Rule: "Policy Servers", Text: "the policy server of the room does not recommend the event"}
 	return nil
 }

@@ -56,6 +56,10 @@ type Result struct {
 	Rejection *eventauth.Rejection
 	// Err is why the event is not stored.
 	Err error
+
+	// by is the state of the room by which the event was soft-failed; refused: its policy server did that.
+	by      graph.StateNID
+	refused bool
 }
 
 // ReceiveAll takes in events of one room that other servers made, in the order given. Their signatures and hashes have been
@@ -159,6 +163,8 @@ type incoming struct {
 	flags graph.Flags
 	// asked: the room's policy server was asked for the signature that the event lacks.
 	asked bool
+	// again: the event is stored, soft-failed, and judged by the room's state of now. Unless it is accepted nothing changes.
+	again bool
 	// strict: unless it is accepted it is refused, with M_FORBIDDEN, and not stored.
 	strict bool
 }
@@ -193,7 +199,10 @@ func (r *Rooms) judging(ctx context.Context, in incoming, result *Result) decisi
 		switch {
 		case known != nil && known.Room != head.Room:
 			return step{}, mxerr.InvalidParam("the event ID %s is that of an event in another room", in.pdu.ID())
-		case known != nil && known.Flags&graph.Outlier == 0:
+		case in.again && (known == nil || known.Flags&graph.SoftFailed == 0):
+			*result = Result{Verdict: Accepted}
+			return step{}, nil
+		case known != nil && known.Flags&graph.Outlier == 0 && !in.again:
 			*result = Result{Verdict: verdictOf(known.Flags)}
 			return step{event: in.pdu.ID()}, nil
 		}
@@ -205,7 +214,10 @@ func (r *Rooms) judging(ctx context.Context, in incoming, result *Result) decisi
 		if err != nil {
 			return step{}, err
 		}
-		*result = Result{Verdict: verdictOf(commit.Events[0].Flags), Rejection: j.rejection}
+		*result = Result{Verdict: verdictOf(commit.Events[0].Flags), Rejection: j.rejection, by: head.StateNID, refused: j.refused}
+		if in.again && result.Verdict != Accepted {
+			return step{}, nil
+		}
 		if in.strict && result.Verdict != Accepted {
 			return step{}, forbidden(j.rejection)
 		}
@@ -235,6 +247,8 @@ type judgement struct {
 
 	// rejection says why the event was rejected or soft-failed.
 	rejection *eventauth.Rejection
+	// refused: the room's policy server does not recommend it.
+	refused bool
 }
 
 // judgement begins the judgement of an event, known as an outlier or not at all. What is stored is judged, not what came: where servers choose the IDs
@@ -256,7 +270,7 @@ func (r *Rooms) judgement(head *graph.Head, settled bool, in incoming, known *gr
 // judge returns the commit that stores the event.
 func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 	// An event that follows just what we know to be newest needs nothing but the head.
-	straight := !j.in.grafted && j.followsHead()
+	straight := !j.in.grafted && !j.in.again && j.followsHead()
 	if !j.settled && (!straight || j.pdu.Type() == "m.room.redaction") {
 		return nil, errUnsettled
 	}
@@ -311,6 +325,9 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 			commit.Gaps = append(commit.Gaps, graph.Gap{Missing: g, Child: e.NID})
 		}
 	}
+	if e.Flags&graph.SoftFailed != 0 && !j.refused && j.pdu.Sticky() > 0 {
+		commit.Waiting = e
+	}
 	return commit, j.redactions(ctx, commit, e, before)
 }
 
@@ -355,6 +372,8 @@ func (j *judgement) before(ctx context.Context, straight bool, prev []*graph.Eve
 	switch {
 	case straight:
 		return j.head.State, nil
+	case j.in.again:
+		return j.rooms.cfg.Graph.StateBefore(ctx, j.known)
 	case j.in.grafted:
 		return j.rooms.stateOf(ctx, j.head, j.in.before, j.in.memberless)
 	}
@@ -380,7 +399,7 @@ func (j *judgement) followsHead() bool {
 func (j *judgement) event(ctx context.Context) (*graph.Event, error) {
 	if j.known != nil {
 		e := *j.known
-		e.Flags = e.Flags&^(graph.Outlier|graph.Rejected) | graph.Known | j.in.flags
+		e.Flags = e.Flags&^(graph.Outlier|graph.Rejected|graph.SoftFailed) | graph.Known | j.in.flags
 		return &e, nil
 	}
 	nid, err := j.rooms.cfg.Graph.NextNID(ctx)
@@ -409,7 +428,7 @@ func (j *judgement) weigh(ctx context.Context, e *graph.Event, auth []*graph.Eve
 // and need not be.
 func (j *judgement) ancestors(ctx context.Context, straight bool) (prev, auth []*graph.Event, gone []id.EventID, err error) {
 	var missing Missing
-	if !straight {
+	if !straight && !j.in.again {
 		unfit := graph.Outlier
 		if !j.head.Partial && !j.in.grafted {
 			// What came in an earlier stay, of which the members were never learned, has no state to go on from.

@@ -1,6 +1,9 @@
 package servertest
 
 import (
+	"maps"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/tidwall/gjson"
@@ -82,6 +85,93 @@ func TestStickyEvents(t *testing.T) {
 			x.alice.Fails(400, "M_INVALID_PARAM", "PUT", Path("rooms", x.room, "send", "org.example.call", Unique("t"))+wrong, M{})
 		}
 		x.alice.OK("PUT", Path("rooms", x.room, "state", "org.example.call", "")+sticks(1000), M{"in": "call"})
+	})
+}
+
+// stuck are the IDs of the events that stick in a room, as an answer of /sync lists them.
+func stuck(answer gjson.Result, room string) (ids []string) {
+	for _, e := range answer.Get("rooms.join").Get(gjson.Escape(room)).Get("msc4354_sticky.events").Array() {
+		ids = append(ids, e.Get("event_id").Str)
+	}
+	return ids
+}
+
+// TestStickyEventsReachNewServers: a server that comes into a room is sent what sticks there, though its users see nothing else of what was before.
+//
+// MSC4354: Federation behaviour
+func TestStickyEventsReachNewServers(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		a, b := n.Start("a.test"), n.Start("b.test")
+		alice, bob := a.Register(t, "alice"), b.Register(t, "bob")
+		room := alice.CreateRoom(M{"preset": "public_chat", "initial_state": []M{
+			{"type": "m.room.history_visibility", "content": M{"history_visibility": "joined"}},
+		}})
+		var sent []string
+		for _, txn := range []string{"1", "2", "3"} {
+			sent = append(sent, alice.OK("PUT", Path("rooms", room, "send", "org.example.call", txn)+sticks(3_000_000), M{}).Text("event_id"))
+		}
+		alice.Redact(room, sent[2])
+		hidden := alice.Say(room, "not for newcomers")
+		joinVia(bob, room, a)
+		bob.eventually("what sticks has come", func() bool {
+			got := stuck(gjson.ParseBytes(bob.OK("GET", "sync"+Query("filter", M{"room": M{"timeline": M{"not_types": []string{"org.example.call"}}}}), nil).Body), room)
+			return len(got) == 2 && slices.Contains(got, sent[0]) && slices.Contains(got, sent[1])
+		})
+		for i, event := range sent {
+			if status := bob.Do("GET", Path("rooms", room, "event", event), nil).Status; (status == 200) != (i < 2) {
+				t.Errorf("event %d: status %d", i, status)
+			}
+		}
+		if status := bob.Do("GET", Path("rooms", room, "event", hidden), nil).Status; status != 404 {
+			t.Errorf("what doesn't stick: status %d", status)
+		}
+		sees(alice, room, bob.Say(room, "hello"))
+	})
+}
+
+// TestStickyEventsInParts: of many events that stick the next answers have those for which one has no room.
+//
+// MSC4354: Current /sync
+func TestStickyEventsInParts(t *testing.T) {
+	Each(t, func(t *testing.T, s *Server) {
+		const many = 450
+		alice, bob, carol := s.Register(t, "alice"), s.Register(t, "bob"), s.Register(t, "carol")
+		room := alice.CreateRoom(M{"preset": "public_chat"})
+		bob.Join(room)
+		before, outside := bob.Sync("").Next, carol.Sync("").Next
+		missing := make(map[string]bool)
+		for i := range many {
+			missing[alice.OK("PUT", Path("rooms", room, "send", "org.example.call", strconv.Itoa(i))+sticks(600_000), M{}).Text("event_id")] = true
+		}
+		carol.Join(room)
+		for name, c := range map[string]struct {
+			who   *Client
+			since string
+		}{"there": {bob, before}, "came later": {carol, outside}, "new device": {bob, ""}} {
+			left, twice := maps.Clone(missing), 0
+			since, answers := c.since, 0
+			for ; len(left) > 0 && answers < 6; answers++ {
+				params := []any{"timeout", 30_000}
+				if since != "" {
+					params = append(params, "since", since)
+				}
+				answer := gjson.ParseBytes(c.who.OK("GET", "sync"+Query(params...), nil).Body)
+				since = answer.Get("next_batch").Str
+				ids := stuck(answer, room)
+				for _, e := range answer.Get("rooms.join").Get(gjson.Escape(room)).Get("timeline.events").Array() {
+					ids = append(ids, e.Get("event_id").Str)
+				}
+				for _, event := range ids {
+					if missing[event] && !left[event] {
+						twice++
+					}
+					delete(left, event)
+				}
+			}
+			if len(left) > 0 || answers < 3 || twice > 20 {
+				t.Errorf("%s: after %d answers %d events are missing, %d came twice", name, answers, len(left), twice)
+			}
+		}
 	})
 }
 

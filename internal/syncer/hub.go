@@ -210,7 +210,7 @@ func (h *hub) snapshot(ctx context.Context, user id.UserID, since *Token, all bo
 	}
 	var snap *snapshot
 	err := h.with(ctx, user, from, func(f *feed) {
-		snap = f.glance(h, from, !all && since != nil && since.Confirm == 0)
+		snap = f.glance(h, from, !all && since != nil && since.Confirm == 0 && since.Sticky == (graph.StickyPlace{}))
 	})
 	return snap, err
 }

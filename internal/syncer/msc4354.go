@@ -4,18 +4,18 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 
 	"myelin/internal/graph"
-	"myelin/internal/sqldb"
 	"myelin/internal/view"
 	"myelin/matrix/canon"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
 )
 
-// maxSticky is the most events that stick in one answer of /sync, and maxStickyPage in one of sliding sync.
+// maxSticky is the most events that stick in one answer of /sync, the next has more, and maxStickyPage in one of sliding sync.
 const (
-	maxSticky     = 2000
+	maxSticky     = 200
 	maxStickyPage = 100
 )
 
@@ -24,10 +24,11 @@ const (
 //
 // MSC4354: Sticky events
 func (a *answer) sticky(ctx context.Context, s stretch, t *timeline) ([]*graph.Event, error) {
-	if s.known && len(s.events) == len(t.events) {
+	more := a.stuckSince() != graph.StickyPlace{At: a.since, Pos: a.since} // an answer before had no room for all
+	if !more && s.known && len(s.events) == len(t.events) {
 		return nil, nil // all is in the timeline
 	}
-	if !a.first && !s.visit.entered && !t.limited && t.last == nil {
+	if !more && !a.first && !s.visit.entered && !t.limited && t.last == nil {
 		return nil, nil // nothing happened
 	}
 	byRoom, err := a.sticking()
@@ -37,15 +38,28 @@ func (a *answer) sticky(ctx context.Context, s stretch, t *timeline) ([]*graph.E
 	return slices.DeleteFunc(slices.Clone(byRoom[s.visit.row.Room]), func(e *graph.Event) bool {
 		shown := slices.ContainsFunc(t.events, func(o *graph.Event) bool { return o.NID == e.NID })
 		_, ignored := a.ignored[e.PDU.Sender()]
-		return shown || ignored || e.Pos <= s.floor
+		return shown || ignored || !more && e.Pos <= s.floor
 	}), nil
 }
 
-// loadSticky reads what sticks in all rooms that the user is in.
+// stuckSince is from where on the client has yet to be told of events that stick.
+func (a *answer) stuckSince() graph.StickyPlace {
+	if !a.first && a.q.Since.Sticky != (graph.StickyPlace{}) {
+		return a.q.Since.Sticky
+	}
+	return graph.StickyPlace{At: a.since, Pos: a.since}
+}
+
+// loadSticky reads what sticks in all rooms that the user is in. Of too much the next answer has the rest.
 func (a *answer) loadSticky(ctx context.Context) (map[graph.RoomNID][]*graph.Event, error) {
-	found, err := a.s.cfg.Graph.StickyFor(ctx, a.q.User, a.since, a.to, maxSticky)
+	found, err := a.s.cfg.Graph.StickyFor(ctx, a.q.User, a.stuckSince(), a.to, maxSticky)
 	if err != nil {
 		return nil, err
+	}
+	if len(found) == maxSticky {
+		a.mu.Lock()
+		a.next.Sticky = found[maxSticky-1].Place
+		a.mu.Unlock()
 	}
 	byRoom := make(map[graph.RoomNID][]*graph.Event)
 	for _, f := range found {
@@ -90,11 +104,26 @@ func (q *stickyRequest) check() error {
 	return nil
 }
 
-func (q *stickyRequest) from() (sqldb.Pos, bool) {
+// from reads a token: the position up to which the client was told, and, in the middle of a room that the user came into there, that of the last event.
+func (q *stickyRequest) from() (graph.StickyPlace, bool) {
 	if q.Since == "" {
-		return 0, true
+		return graph.StickyPlace{}, true
 	}
-	return parsePos(q.Since)
+	at, in, cut := strings.Cut(q.Since, "_")
+	p, ok := parsePos(at)
+	if !ok || !cut {
+		return graph.StickyPlace{At: p, Pos: p}, ok
+	}
+	last, ok := parsePos(in)
+	return graph.StickyPlace{At: p, Pos: last}, ok && last < p
+}
+
+func stickyToken(p graph.StickyPlace) string {
+	s := strconv.FormatInt(int64(p.At), 10)
+	if p.Pos < p.At {
+		s += "_" + strconv.FormatInt(int64(p.Pos), 10)
+	}
+	return s
 }
 
 // sticky tells of the events that stick, the oldest first, in all rooms that the user is in: each is of interest to a client that lists its rooms.
@@ -106,29 +135,25 @@ func (a *slide) sticky(ctx context.Context, _ *mark) (string, []byte, bool, erro
 		return "", nil, false, nil
 	}
 	from, _ := q.from()
-	if from > a.seen.to {
+	if from.At > a.seen.to {
 		return "", nil, false, mxerr.InvalidParam("The token of %s is from the future.", stickyName)
 	}
 	limit := maxStickyPage
 	if q.Limit != nil {
 		limit = min(limit, *q.Limit)
 	}
-	found, err := a.s.cfg.Graph.StickyFor(ctx, a.q.User, from, a.seen.to, maxSticky)
+	found, err := a.s.cfg.Graph.StickyFor(ctx, a.q.User, from, a.seen.to, limit)
 	if err != nil || len(found) == 0 {
 		return "", nil, false, err
 	}
-	// What stuck already in a room that the user came into later is told at once; of the rest a page.
-	next, told := from, 0
+	full := len(found) == limit
+	next := graph.StickyPlace{At: a.seen.to, Pos: a.seen.to}
+	if full {
+		next = found[limit-1].Place
+	}
 	byRoom := make(map[graph.RoomNID][]*graph.Event)
 	var rooms []graph.RoomNID
 	for _, f := range found {
-		if f.Event.Pos > from {
-			if told == limit {
-				break
-			}
-			told++
-			next = f.Event.Pos
-		}
 		if a.ignores(f.Event.PDU.Sender()) || a.shows(f) {
 			continue
 		}
@@ -137,10 +162,7 @@ func (a *slide) sticky(ctx context.Context, _ *mark) (string, []byte, bool, erro
 		}
 		byRoom[f.Room] = append(byRoom[f.Room], f.Event)
 	}
-	if told < limit {
-		next = a.seen.to // nothing is left: also what a room had that the user has just entered
-	}
-	out := canon.AppendString([]byte(`{"next_batch":`), strconv.FormatInt(int64(next), 10))
+	out := canon.AppendString([]byte(`{"next_batch":`), stickyToken(next))
 	out = append(out, `,"rooms":{`...)
 	to := view.Audience{User: a.q.User, Device: a.q.Device, OmitRoomID: true}
 	for i, nid := range rooms {
@@ -157,7 +179,7 @@ func (a *slide) sticky(ctx context.Context, _ *mark) (string, []byte, bool, erro
 		}
 		out = append(out, '}')
 	}
-	return stickyName, append(out, "}}"...), len(rooms) > 0, nil
+	return stickyName, append(out, "}}"...), full || len(rooms) > 0, nil
 }
 
 // shows reports whether the answer has the event in a timeline.

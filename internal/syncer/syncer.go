@@ -152,7 +152,7 @@ func (s *Syncer) Sync(ctx context.Context, q Request) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if news || wait.over {
+		if news || wait.over || a.next.Sticky != (graph.StickyPlace{}) { // the rest of what sticks waits for the next request
 			w.answered()
 			return body, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"myelin/internal/graph"
 	"myelin/internal/sqldb"
 	"myelin/matrix/mxerr"
 )
@@ -17,22 +18,25 @@ type Token struct {
 	Confirm sqldb.Pos
 	// Queue, if not 0, is before Pos: of what waits for the device alone only so much has been told.
 	Queue sqldb.Pos
+	// Sticky, if not zero, is how far the user was told of events that stick, of which there were too many for one answer. It is at Pos or before.
+	Sticky graph.StickyPlace
 }
 
 // String returns the token as clients see it. Package view reads it too.
 func (t Token) String() string {
 	s := "s" + strconv.FormatInt(int64(t.Pos), 10)
-	if t.Confirm != 0 || t.Queue != 0 {
-		s += "_" + strconv.FormatInt(int64(t.Confirm), 10)
+	more := []sqldb.Pos{t.Confirm, t.Queue, t.Sticky.At, t.Sticky.Pos}
+	for len(more) > 0 && more[len(more)-1] == 0 {
+		more = more[:len(more)-1]
 	}
-	if t.Queue != 0 {
-		s += "_" + strconv.FormatInt(int64(t.Queue), 10)
+	for _, n := range more {
+		s += "_" + strconv.FormatInt(int64(n), 10)
 	}
 	return s
 }
 
-// maxToken bounds a token's length in bytes: three numbers of 64 bits.
-const maxToken = 62
+// maxToken bounds a token's length in bytes: five numbers of 64 bits.
+const maxToken = 104
 
 // ParseToken reads a token. It returns M_INVALID_PARAM for what String doesn't make.
 func ParseToken(s string) (Token, error) {
@@ -42,13 +46,16 @@ func ParseToken(s string) (Token, error) {
 	}
 	parts := strings.Split(rest, "_")
 	var t Token
-	for i, into := range []*sqldb.Pos{&t.Pos, &t.Confirm, &t.Queue} {
+	for i, into := range []*sqldb.Pos{&t.Pos, &t.Confirm, &t.Queue, &t.Sticky.At, &t.Sticky.Pos} {
 		if i >= len(parts) {
 			break
 		}
-		if *into, ok = parsePos(parts[i]); !ok || i > 0 && *into >= t.Pos {
+		if *into, ok = parsePos(parts[i]); !ok || (i == 1 || i == 2) && *into >= t.Pos {
 			return Token{}, badToken(s)
 		}
+	}
+	if t.Sticky.At > t.Pos || t.Sticky.Pos > t.Sticky.At || t.Sticky.At != 0 && t.Sticky.Pos == 0 {
+		return Token{}, badToken(s)
 	}
 	if t.String() != s { // too many parts, or a 0 that is left out
 		return Token{}, badToken(s)

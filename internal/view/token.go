@@ -18,7 +18,7 @@ func (t Token) String() string { return "t" + strconv.FormatInt(int64(t), 10) }
 const maxPlace = 1 << 62
 
 // maxParts is how many numbers a token of /sync has at most.
-const maxParts = 3
+const maxParts = 5
 
 // slidingParts is how many numbers a token of sliding sync has.
 const slidingParts = 4

@@ -3,6 +3,7 @@ package view
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -118,6 +119,9 @@ func (o *onlooker) sees(ctx context.Context, e *graph.Event) (bool, error) {
 	if e.Flags&(graph.Outlier|graph.Rejected|graph.SoftFailed) != 0 {
 		return false, nil
 	}
+	if o.joinedUntil == math.MaxInt64 && sticks(e) {
+		return true, nil
+	}
 	before, err := o.before(ctx, e)
 	if err != nil {
 		return false, err
@@ -136,6 +140,14 @@ func (o *onlooker) sees(ctx context.Context, e *graph.Event) (bool, error) {
 		return false, nil
 	}
 	return e.PDU.IsState() && o.allows(after, e), nil
+}
+
+// sticks reports whether an event sticks still. Whoever is in its room may see it then, whatever they may see of the history.
+//
+// MSC4354: Sticky events
+func sticks(e *graph.Event) bool {
+	now := time.Now().UnixMilli()
+	return e.PDU.Sticky() > 0 && e.PDU.StickyUntil(now) > now
 }
 
 // allows applies the five rules.
