@@ -223,7 +223,7 @@ func TestDeactivate(t *testing.T) {
 		}
 		u, err := n.User(ctx, l.UserID)
 		ok(t, err)
-		if u.DeactivatedTS == 0 || !u.Erased || u.HasPassword {
+		if u.DeactivatedTS == 0 || u.Erased == 0 || u.HasPassword {
 			t.Fatalf("the account is %+v", u)
 		}
 		mustFail(t, n.SetPassword(ctx, l.UserID, goodPassword, true, ""), mxerr.CodeNotFound)

@@ -35,10 +35,10 @@ type User struct {
 	Suspended bool
 	// DeactivatedTS is 0 for an account that is in use.
 	DeactivatedTS int64
-	// Erased says that the user asked for what they wrote to be hidden from newcomers.
+	// Erased is the position at which the user asked for what they wrote to be hidden from newcomers, 0 for never.
 	//
 	// Spec: cs deactivateAccount
-	Erased    bool
+	Erased    sqldb.Pos
 	CreatedTS int64
 	// Pos is the position of the last change of these fields.
 	Pos sqldb.Pos
@@ -79,6 +79,8 @@ var (
 	sqlUpgradeGuest = sqldb.SQL(`UPDATE users SET kind = 0, password = $2, pos = $3 WHERE user_id = $1 AND kind = 1 AND deactivated = 0`)
 
 	sqlDeactivate = sqldb.SQL(`UPDATE users SET password = '', admin = 0, deactivated = $2, erased = $3, pos = $4 WHERE user_id = $1`)
+
+	sqlErased = sqldb.SQL(`SELECT user_id, erased FROM users WHERE erased > 0 AND user_id = ANY($1)`)
 
 	sqlCountUsers = sqldb.SQL(`SELECT COUNT(*) FROM users WHERE deactivated = 0`)
 )
@@ -349,7 +351,10 @@ func (a *Accounts) Deactivate(ctx context.Context, user id.UserID, erase bool) e
 		if at == 0 {
 			at = now()
 		}
-		if _, err := tx.Exec(sqlDeactivate, user, at, erase || u.Erased, c.pos); err != nil {
+		if erase && u.Erased == 0 {
+			u.Erased = c.pos
+		}
+		if _, err := tx.Exec(sqlDeactivate, user, at, u.Erased, c.pos); err != nil {
 			return fmt.Errorf("deactivate %s: %w", user, err)
 		}
 		if err := c.flagged(tx, user); err != nil {
@@ -360,6 +365,30 @@ func (a *Accounts) Deactivate(ctx context.Context, user id.UserID, erase bool) e
 		}
 		return a.cfg.Deactivated(tx, c.pos, user, erase)
 	})
+}
+
+// Erased returns those of some users who asked for what they wrote to be hidden from newcomers, with the position at which they did.
+//
+// Spec: cs deactivateAccount
+func (a *Accounts) Erased(ctx context.Context, users []id.UserID) (found map[id.UserID]sqldb.Pos, err error) {
+	names := make([]string, len(users))
+	for i, u := range users {
+		names[i] = string(u)
+	}
+	err = a.db.Read(ctx, func(tx *sqldb.Tx) error {
+		found = make(map[id.UserID]sqldb.Pos)
+		return tx.Query(sqlErased, func(r *sqldb.Row) error {
+			var u id.UserID
+			var at sqldb.Pos
+			err := r.Scan(&u, &at)
+			found[u] = at
+			return err
+		}, names)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find erased users: %w", err)
+	}
+	return found, nil
 }
 
 // verifyPassword checks the password of an account and freshens its hash. ok is false, without

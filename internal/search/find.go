@@ -197,9 +197,14 @@ func (f *finding) judge(ctx context.Context, room graph.RoomNID, ords []int64) (
 	if err != nil {
 		return nil, err
 	}
+	// A copy without words is not what was asked for, and that it is found would tell of them.
+	erased, err := f.s.view.Erased(ctx, f.r.Audience.User, events)
+	if err != nil {
+		return nil, err
+	}
 	found := make(map[int64]*graph.Event, len(events))
 	for i, e := range events {
-		if visible[i] {
+		if visible[i] && !erased[e.NID] {
 			found[places[e.NID]] = e
 		}
 	}

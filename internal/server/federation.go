@@ -65,7 +65,8 @@ func (s *Server) openFederation(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, func() error { s.federated.Close(); return nil })
 	s.sender, err = fedsend.Open(ctx, fedsend.Config{
-		DB: s.db, Bus: s.bus, Ours: s.ours, Client: s.client, Graph: s.graph, Ephemeral: s.ephemeral,
+		Erased: s.accounts.Erased,
+		DB:     s.db, Bus: s.bus, Ours: s.ours, Client: s.client, Graph: s.graph, Ephemeral: s.ephemeral,
 		Encryption: s.encryption, Log: s.log, Metrics: s.registry,
 	})
 	if err != nil {

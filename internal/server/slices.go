@@ -89,7 +89,7 @@ func (s *Server) openSlices(ctx context.Context) (err error) {
 	})
 
 	// view
-	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers})
+	s.view = view.New(view.Config{Graph: s.graph, Ignored: s.accounts.IgnoredUsers, Erased: s.accounts.Erased})
 
 	// search
 	s.search, err = search.Open(ctx, search.Config{DB: s.db, Graph: s.graph, View: s.view, Ignored: s.accounts.IgnoredUsers, Log: s.log})

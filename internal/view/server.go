@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"myelin/internal/graph"
+	"myelin/internal/sqldb"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -28,6 +29,8 @@ type Server struct {
 	users []id.UserID
 	known bool
 	at    map[graph.StateNID]serverMoment
+	// since is when users asked to be erased, 0 for never.
+	since map[id.UserID]sqldb.Pos
 }
 
 // serverMoment is what the state before an event says about the server.
@@ -45,7 +48,7 @@ func (v *View) Server(ctx context.Context, name id.ServerName, room id.RoomID) (
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Head: head, view: v, name: name, at: make(map[graph.StateNID]serverMoment)}
+	s := &Server{Head: head, view: v, name: name, at: make(map[graph.StateNID]serverMoment), since: make(map[id.UserID]sqldb.Pos)}
 	if s.InRoom, err = v.cfg.Graph.Joined(ctx, head, name); err != nil {
 		return nil, err
 	}
@@ -62,6 +65,9 @@ func (v *View) Server(ctx context.Context, name id.ServerName, room id.RoomID) (
 func (s *Server) Sees(ctx context.Context, e *graph.Event) (bool, error) {
 	if e.Flags&graph.Outlier != 0 {
 		return s.InRoom && e.PDU.IsState(), nil
+	}
+	if s.InRoom && sticks(e) {
+		return true, nil
 	}
 	m, err := s.before(ctx, e)
 	if err != nil {
@@ -150,8 +156,13 @@ func (s *Server) atThatTime(ctx context.Context, state *graph.State, m *serverMo
 // keep the room's graph whole.
 func (s *Server) show(ctx context.Context, e *graph.Event) (*event.PDU, error) {
 	sees, err := s.Sees(ctx, e)
-	if err != nil || sees {
-		return e.PDU, err
+	if err != nil {
+		return nil, err
+	}
+	if sees {
+		if gone, err := s.erased(ctx, e); err != nil || !gone {
+			return e.PDU, err
+		}
 	}
 	return e.PDU.Redacted()
 }

@@ -56,15 +56,23 @@ func (v *View) appendEventsWith(ctx context.Context, dst []byte, a Audience, eve
 	if err != nil {
 		return nil, err
 	}
+	was, err := v.memberships(ctx, a.User, events)
+	if err != nil {
+		return nil, err
+	}
+	var instead copies
+	if !a.Everything {
+		if instead, err = v.erased(ctx, a.User, events, was); err != nil {
+			return nil, err
+		}
+	}
 	now := time.Now().UnixMilli()
 	dst = append(dst, '[')
 	for i, e := range events {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		if dst, err = v.appendEvent(ctx, dst, a, e, inside, children[e.PDU.ID()].json, now); err != nil {
-			return nil, err
-		}
+		dst = appendEvent(dst, a, shown{e, instead[e.NID], was[i], children[e.PDU.ID()].json}, inside, now)
 	}
 	return append(dst, ']'), nil
 }
@@ -79,29 +87,38 @@ func (v *View) AppendEvent(ctx context.Context, dst []byte, a Audience, e *graph
 }
 
 func (v *View) appendWith(ctx context.Context, dst []byte, a Audience, e *graph.Event, children bundles) ([]byte, error) {
-	inside, err := v.companions(ctx, a.User, a.Everything, []*graph.Event{e})
+	list, err := v.appendEventsWith(ctx, nil, a, []*graph.Event{e}, children)
 	if err != nil {
 		return nil, err
 	}
-	return v.appendEvent(ctx, dst, a, e, inside, children[e.PDU.ID()].json, time.Now().UnixMilli())
+	return append(dst, list[1:len(list)-1]...), nil
 }
 
-func (v *View) appendEvent(ctx context.Context, dst []byte, a Audience, e *graph.Event, inside companions, children []byte, now int64) ([]byte, error) {
-	if a.Federation {
-		return append(dst, e.PDU.Raw()...), nil
+// shown is an event with what depends on who looks at it.
+type shown struct {
+	event *graph.Event
+	// instead is a copy to show, nil for the event itself.
+	instead    *event.PDU
+	membership graph.Membership
+	children   []byte
+}
+
+func appendEvent(dst []byte, a Audience, s shown, inside companions, now int64) []byte {
+	pdu := s.event.PDU
+	if s.instead != nil {
+		pdu = s.instead
 	}
-	membership, err := v.membershipAt(ctx, a.User, e)
-	if err != nil {
-		return nil, err
+	if a.Federation {
+		return append(dst, pdu.Raw()...)
 	}
 	var buf [512]byte
-	unsigned := appendUnsigned(buf[:0], a, e, inside, children, membership, now)
+	unsigned := appendUnsigned(buf[:0], a, s.event, inside, s.children, s.membership, now)
 	start := len(dst)
-	dst = e.PDU.AppendClient(dst, event.ClientFormat{OmitRoomID: a.OmitRoomID, Unsigned: unsigned})
+	dst = pdu.AppendClient(dst, event.ClientFormat{OmitRoomID: a.OmitRoomID, Unsigned: unsigned})
 	if a.Fields != nil {
-		return append(dst[:start], keepFields(dst[start:], a.Fields)...), nil
+		return append(dst[:start], keepFields(dst[start:], a.Fields)...)
 	}
-	return dst, nil
+	return dst
 }
 
 // appendUnsigned appends the unsigned object of an event.
