@@ -435,8 +435,8 @@ func (j *job) emit(tx *sqldb.Tx) {
 		tx.Emit(entry)
 	}
 	for _, m := range j.members {
-		if m.by != nil && m.by.Pos != 0 {
-			continue
+		if m.by != nil && m.by.Pos != 0 && m.by.Flags&hidden == 0 && m.by.Change != nil {
+			continue // the event tells it
 		}
 		tx.Emit(bus.Entry{Pos: m.pos, Kind: bus.Membership, Room: int64(j.room), User: m.user,
 			Data: &MemberChange{User: m.user, Old: m.old, New: m.membership}})

@@ -206,6 +206,9 @@ func (f *follower) event(ctx context.Context, r *rows, e *graph.Event) error {
 			r.redacted = append(r.redacted, ord)
 		}
 	}
+	if key, ok := e.PDU.StateKey(); ok && e.PDU.Type() == memberType && graph.Membership(e.PDU.Membership()) != graph.Join {
+		f.badge(r, id.UserID(key)) // what they have not read there counts no more
+	}
 	v, err := f.p.judge(ctx, e)
 	if err != nil {
 		return err

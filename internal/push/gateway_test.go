@@ -11,6 +11,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"myelin/internal/ephemeral"
+	"myelin/internal/room"
 	"myelin/internal/sqldb"
 	"myelin/internal/sqldb/sqldbtest"
 	"myelin/internal/view"
@@ -85,6 +86,16 @@ func TestGateway(t *testing.T) {
 			t.Fatalf("told %s", m.Raw)
 		}
 		n.ok(n.reads.Mark(n.ctx, bob, other, ephemeral.Mark{Type: ephemeral.ReadPrivate, Event: e.PDU.ID()}))
+		if m = g.next(); m.Get("event_id").Exists() || m.Get("counts.unread").Int() != 1 {
+			t.Fatalf("told %s", m.Raw)
+		}
+		// So does leaving the room where it is.
+		e = n.send(other, alice, "m.room.message", `{"msgtype":"m.text","body":"two and a half"}`)
+		if m = g.next(); m.Get("event_id").Str != string(e.PDU.ID()) || m.Get("counts.unread").Int() != 2 {
+			t.Fatalf("told %s", m.Raw)
+		}
+		_, err := n.rooms.Leave(n.ctx, room.Membership{Room: other, Sender: bob})
+		n.ok(err)
 		if m = g.next(); m.Get("event_id").Exists() || m.Get("counts.unread").Int() != 1 {
 			t.Fatalf("told %s", m.Raw)
 		}

@@ -342,7 +342,7 @@ func (w *wanted) check() error {
 	return nil
 }
 
-// listFilter selects rooms.
+// listFilter selects rooms. What the proposal doesn't have is no filter here either: an earlier one had room_name_like, which servers of today ignore.
 //
 // MSC4186: SlidingRoomFilter
 type listFilter struct {
