@@ -1,6 +1,7 @@
 package ephemeral
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,11 +25,12 @@ type newsItem struct {
 
 const (
 	maxNews = 4096
-	// fewOnline is up to how many people are checked one by one for whether they share a room.
+	// fewOnline is up to how many people are checked one by one for whether they share a room with somebody who does with very many.
 	fewOnline = 200
 )
 
-var stmtShown = sqldb.SQL(`SELECT ` + presenceColumns + ` WHERE state <> 'offline' AND pos <= $1 LIMIT $2`)
+// stmtShown adds nothing to positions so that the index of those who are there is taken, not that of everybody's positions.
+var stmtShown = sqldb.SQL(`SELECT ` + presenceColumns + ` WHERE state <> 'offline' AND pos + 0 <= $1 ORDER BY pos + 0 DESC LIMIT $2`)
 
 func newNews(since sqldb.Pos) news {
 	return news{recent: bus.Recent[newsItem]{Max: maxNews, Since: since}}
@@ -150,34 +152,38 @@ func (e *Ephemeral) read(ctx context.Context, users []id.UserID) (found []*Prese
 	return found, err
 }
 
-// presenceAtFirst returns the presence of everybody who shares a room with the user and is not offline.
+// presenceAtFirst returns the presence of those who share a room with the user and are not offline: of the latest maxNews of the server, or fewOnline where
+// the user shares rooms with very many.
 func (e *Ephemeral) presenceAtFirst(ctx context.Context, user id.UserID, to sqldb.Pos) ([]*Presence, error) {
 	var found []*Presence
 	err := e.db.Read(ctx, func(tx *sqldb.Tx) error {
 		found = nil
-		return tx.Query(stmtShown, scanPresence(&found), to, fewOnline+1)
+		return tx.Query(stmtShown, scanPresence(&found), to, maxNews)
 	})
 	if err != nil {
 		return nil, err
 	}
-	var users []id.UserID
-	if len(found) <= fewOnline {
-		for _, p := range found {
-			users = append(users, p.User)
+	if len(found) > fewOnline {
+		cheap, err := e.cfg.Circles.Gather(ctx, user)
+		if err != nil {
+			return nil, err
 		}
-		users, err = e.sharing(ctx, user, users)
-	} else if users, err = e.graph.UsersSharing(ctx, user); err == nil {
-		users = append(users, user)
-		found, err = e.read(ctx, users)
+		if !cheap {
+			found = found[:fewOnline]
+		}
 	}
-	if err != nil {
-		return nil, err
+	var seen []*Presence
+	for _, p := range found {
+		shares, err := e.cfg.Circles.Share(ctx, user, p.User)
+		if err != nil {
+			return nil, err
+		}
+		if shares {
+			seen = append(seen, p)
+		}
 	}
-	slices.Sort(users)
-	return slices.DeleteFunc(found, func(p *Presence) bool {
-		_, shares := slices.BinarySearch(users, p.User)
-		return !shares || p.State == Offline
-	}), nil
+	slices.SortFunc(seen, func(a, b *Presence) int { return cmp.Compare(a.User, b.User) })
+	return seen, nil
 }
 
 // sharing returns those of the others who share a room with the user. A user shares with themselves.

@@ -1,6 +1,7 @@
 package ephemeral
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -69,6 +70,24 @@ func TestPresenceNews(t *testing.T) {
 		hear(from, bob, "alice offline")
 		hear(from-1, eve, "eve online")
 	})
+}
+
+// TestPresenceAtFirst: on a server where many are there, who comes is told of those they share rooms with, for a few looks at the database.
+func TestPresenceAtFirst(t *testing.T) {
+	n := start(t, func(c ...func(*sqldb.Config)) *sqldb.DB { return sqldbtest.SQLite(t, c...) }, "a")
+	n.room(bob)
+	n.ok(n.SetPresence(n.ctx, alice, "A", Online, ""))
+	for i := range fewOnline + 50 {
+		n.ok(n.SetPresence(n.ctx, id.UserID(fmt.Sprintf("@p%d:here.example", i)), "P", Online, ""))
+	}
+	n.ok(n.SetPresence(n.ctx, bob, "B", Unavailable, ""))
+	before := n.db.Stats().Reads
+	if got := n.hears(bob, 0); got != "alice online, bob unavailable" {
+		t.Errorf("bob hears %q", got)
+	}
+	if reads := n.db.Stats().Reads - before; reads > 3 {
+		t.Errorf("that took %d reads", reads)
+	}
 }
 
 // TestNoNewsCostsNothing checks that a sync without news of presence reads nothing, and that known pairs are not looked up again.

@@ -146,6 +146,21 @@ func (c *Circles) Share(ctx context.Context, a, b id.UserID) (bool, error) {
 	return found.yes, err
 }
 
+// Gather makes questions about a user and many others cheap, if that is possible: it reports false where the user shares rooms with too many.
+func (c *Circles) Gather(ctx context.Context, user id.UserID) (bool, error) {
+	c.mu.Lock()
+	now, changed := c.clock, max(c.every, c.moved[c.slot(user)])
+	c.mu.Unlock()
+	known, ok := c.circles.GetIfPresent(user)
+	if !ok || known.at < changed {
+		var err error
+		if known, err = c.load(ctx, user, now); err != nil {
+			return false, err
+		}
+	}
+	return known.others != nil, nil
+}
+
 // everAfter is after all positions.
 const everAfter = sqldb.Pos(1) << 62
 

@@ -29,8 +29,6 @@ var (
 		AND since >= $2 ORDER BY since LIMIT $3`)
 	roomsShared = sqldb.SQL(`SELECT a.room_nid FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid AND b.user_id = $2
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join'`)
-	usersShared = sqldb.SQL(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid
-		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1`)
 	revOf        = sqldb.SQL(`SELECT rev FROM heads WHERE room_nid = $1`)
 	outsideSince = sqldb.SQL(`SELECT ` + memberColumns + ` WHERE m.event_nid = 0 AND m.pos > $1 AND m.pos <= $2 ORDER BY m.pos LIMIT $3`)
 	setTold      = sqldb.SQL(`UPDATE memberships SET told_id = $3, told_ts = $4 WHERE user_id = $1 AND room_nid = $2`)
@@ -152,20 +150,6 @@ func (g *Graph) SharedRooms(ctx context.Context, a, b id.UserID) (found []RoomNI
 		}, a, b)
 	})
 	return found, wrap(err, "load shared rooms")
-}
-
-// UsersSharing returns all other users who are joined to a room that the user is joined to. Its cost is that of all these rooms' members.
-func (g *Graph) UsersSharing(ctx context.Context, user id.UserID) (found []id.UserID, err error) {
-	err = g.db.Read(ctx, func(tx *sqldb.Tx) error {
-		found = nil
-		return tx.Query(usersShared, func(r *sqldb.Row) error {
-			var other id.UserID
-			err := r.Scan(&other)
-			found = append(found, other)
-			return err
-		}, user)
-	})
-	return found, wrap(err, "load users who share rooms")
 }
 
 // Forget marks a room as forgotten by a user. It returns M_UNKNOWN if the user is in it, invited or knocking, and M_NOT_FOUND if the
