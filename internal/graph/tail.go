@@ -10,7 +10,7 @@ import (
 
 const (
 	tailEvents = 4096    // events in the tail at most
-	tailBytes  = 8 << 20 // of their PDUs since all were forgotten
+	tailBytes  = 8 << 20 // of their PDUs
 )
 
 // tail is the end of the stream in memory: the visible live events that this node committed last. Those who follow the stream read the
@@ -19,7 +19,7 @@ type tail struct {
 	mu     sync.Mutex // guards all below
 	to     sqldb.Pos  // recent has all such events up to here
 	recent bus.Recent[*Event]
-	bytes  int
+	bytes  int // of the PDUs in recent, and of some that were forgotten
 }
 
 func newTail() tail { return tail{recent: bus.Recent[*Event]{Max: tailEvents}} }
@@ -59,13 +59,21 @@ func (t *tail) hear(r bus.Range) {
 			continue
 		}
 		t.without(e.Pruned, e.Pos-1)
-		if t.bytes += len(e.PDU.Raw()); t.bytes > tailBytes {
-			t.restart(e.Pos - 1)
-			t.bytes = len(e.PDU.Raw())
-		}
 		t.recent.Add(e.Pos, e)
+		if t.bytes += len(e.PDU.Raw()); t.bytes > tailBytes {
+			t.halve()
+		}
 	}
 	t.to = r.To
+}
+
+// halve forgets the older half of the events, and counts the bytes of the others: some may have been forgotten for another reason. Caller holds mu.
+func (t *tail) halve() {
+	t.recent.Cut(len(t.recent.All()) / 2)
+	t.bytes = 0
+	for _, item := range t.recent.All() {
+		t.bytes += len(item.What.PDU.Raw())
+	}
 }
 
 // drop forgets events whose rows changed, and those before them.

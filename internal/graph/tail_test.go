@@ -3,6 +3,7 @@ package graph
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"myelin/internal/bus"
@@ -63,18 +64,23 @@ func TestTail(t *testing.T) {
 	})
 }
 
-// The tail is bounded.
+// The tail is bounded in events and bytes, and what it forgets is the oldest.
 func TestTailIsBounded(t *testing.T) {
-	tl := newTail()
-	pdu := must(event.Draft{RoomID: "!r:hs.test", Type: "m.room.message", Sender: alice, Content: []byte("{}")}.Build(v10, "hs.test", testKey, nil))(t)
-	for pos := sqldb.Pos(1); pos < 3*tailEvents; pos++ {
-		e := &Event{NID: EventNID(pos), Pos: pos, PDU: pdu}
-		tl.hear(bus.Range{From: pos - 1, To: pos, Entries: []bus.Entry{{Pos: pos, Kind: bus.RoomEvent, Data: e}}})
-		if n := len(tl.recent.All()); n > tailEvents || tl.bytes > tailBytes {
-			t.Fatalf("%d events of %d bytes at %d", n, tl.bytes, pos)
-		}
-		if got, ok := tl.since(pos-1, pos, 10); !ok || len(got) != 1 || got[0] != e {
-			t.Fatalf("the newest event of %d is %v, %v", pos, got, ok)
+	for _, body := range []int{0, 60_000} {
+		tl := newTail()
+		content := []byte(`{"body":"` + strings.Repeat("x", body) + `"}`)
+		pdu := must(event.Draft{RoomID: "!r:hs.test", Type: "m.room.message", Sender: alice, Content: content}.Build(v10, "hs.test", testKey, nil))(t)
+		fit := min(tailEvents, tailBytes/len(pdu.Raw()))
+		for pos := sqldb.Pos(1); int(pos) < 3*fit; pos++ {
+			e := &Event{NID: EventNID(pos), Pos: pos, PDU: pdu}
+			tl.hear(bus.Range{From: pos - 1, To: pos, Entries: []bus.Entry{{Pos: pos, Kind: bus.RoomEvent, Data: e}}})
+			n := len(tl.recent.All())
+			if n > tailEvents || n*len(pdu.Raw()) > tailBytes || n < min(int(pos), fit/2) {
+				t.Fatalf("%d events of %d bytes each at %d", n, len(pdu.Raw()), pos)
+			}
+			if got, ok := tl.since(pos-1, pos, 10); !ok || len(got) != 1 || got[0] != e {
+				t.Fatalf("the newest event of %d is %v, %v", pos, got, ok)
+			}
 		}
 	}
 }
