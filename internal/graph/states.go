@@ -232,20 +232,25 @@ type chainWalk struct {
 	deltas [][]change // youngest first
 }
 
+// shortWalk is how many links are read one by one before the rest of a chain is read at once: most comparisons are of neighbours.
+const shortWalk = 4
+
 // up moves to the parent and returns the number of changes between.
 func (w *chainWalk) up(tx *sqldb.Tx, room RoomNID) (int, error) {
-	if len(w.ahead) == 0 {
+	if len(w.ahead) == 0 && len(w.deltas) >= shortWalk {
 		chain, err := readChain(tx, room, w.at)
 		if err != nil {
 			return 0, err
 		}
 		w.ahead = chain
 	}
-	l := w.ahead[len(w.ahead)-1]
-	w.ahead = w.ahead[:len(w.ahead)-1]
-	if l.step == 0 { // the checkpoint's own delta was not read with the chain
+	var l link
+	if n := len(w.ahead); n > 0 {
+		l, w.ahead = w.ahead[n-1], w.ahead[:n-1]
+	}
+	if l.step == 0 { // read alone; a checkpoint's own delta is not read with its chain
 		var raw []byte
-		found, err := tx.Get(deltaOf, []any{room, l.nid}, nil, &raw)
+		found, err := tx.Get(deltaOf, []any{room, w.at}, &l.parent, &raw)
 		if err != nil {
 			return 0, err
 		}

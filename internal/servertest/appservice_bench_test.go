@@ -52,6 +52,8 @@ func BenchmarkBridge(b *testing.B) {
 				}
 				return as.Try("POST", Path("join", room)+Query("user_id", "@"+name(i)+":localhost"), M{})
 			})
+			// It hears of all who joined before the clock starts.
+			br.event(as.OK("PUT", Path("rooms", room, "send", "m.room.message", Unique("joined")), M{"msgtype": "m.text", "body": "all are in"}).Text("event_id"))
 			for b.Loop() {
 				br.set(503)
 				var mu sync.Mutex
