@@ -146,11 +146,25 @@ func (a *API) members(ctx context.Context, r *web.Request) (*web.Response, error
 	if q.NotMembership, err = membershipParam(r, "not_membership"); err != nil {
 		return nil, err
 	}
+	if err := a.allKnown(ctx, r.Caller.User, roomID); err != nil {
+		return nil, err
+	}
 	body, err := a.View.Members(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	return web.Raw(body), nil
+}
+
+// allKnown waits until all members of a room are known that was joined without them: a client encrypts for those whom it is told of.
+func (a *API) allKnown(ctx context.Context, user id.UserID, room id.RoomID) error {
+	if a.Federated == nil {
+		return nil
+	}
+	if err := a.View.MayRead(ctx, user, room); err != nil {
+		return err
+	}
+	return a.Federated.AwaitWhole(ctx, room)
 }
 
 func membershipParam(r *web.Request, name string) (graph.Membership, error) {
@@ -165,6 +179,9 @@ func membershipParam(r *web.Request, name string) (graph.Membership, error) {
 func (a *API) joinedMembers(ctx context.Context, r *web.Request) (*web.Response, error) {
 	roomID, err := r.RoomID("roomId")
 	if err != nil {
+		return nil, err
+	}
+	if err := a.allKnown(ctx, r.Caller.User, roomID); err != nil {
 		return nil, err
 	}
 	members, err := a.View.JoinedMembers(ctx, r.Caller.User, roomID)

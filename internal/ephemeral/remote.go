@@ -1,8 +1,10 @@
 package ephemeral
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,12 +64,24 @@ func (e *Ephemeral) RemoteReceipt(ctx context.Context, user id.UserID, room id.R
 	return e.mark(ctx, user, room, nid, []Mark{m})
 }
 
-// remote returns the number of a room that a user of another server is joined to, M_FORBIDDEN for any other.
+// remote returns the number of a room that a user of another server is joined to, M_FORBIDDEN for any other. While not all members of a room are known, who has no
+// member event is believed to be there if the join told of their server.
 func (e *Ephemeral) remote(ctx context.Context, user id.UserID, room id.RoomID) (graph.RoomNID, error) {
 	if e.cfg.Ours.Is(user.Domain()) {
 		return 0, mxerr.Forbidden("%s is a user of this server.", user)
 	}
-	return e.member(ctx, user, room)
+	nid, err := e.member(ctx, user, room)
+	if !mxerr.Is(err, mxerr.CodeForbidden) || nid == 0 {
+		return nid, err
+	}
+	if m, again := e.graph.MembershipIn(ctx, user, room); again != nil || m != "" {
+		return 0, cmp.Or(again, err)
+	}
+	told, _, again := e.graph.ServersTold(ctx, nid)
+	if again != nil || !slices.Contains(told, user.Domain()) {
+		return 0, cmp.Or(again, err)
+	}
+	return nid, nil
 }
 
 // RemotePresence takes the word of their server about the presence of users: State, StatusMsg, LastActive and CurrentlyActive.

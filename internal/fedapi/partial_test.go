@@ -2,6 +2,7 @@ package fedapi_test
 
 import (
 	"crypto/rand"
+	"slices"
 	"testing"
 
 	"myelin/internal/room"
@@ -58,6 +59,13 @@ func TestRoomsKnownInPart(t *testing.T) {
 			other.refused(403, "M_FORBIDDEN", "GET v1/"+op+"/"+esc(r)+"?event_id="+esc(join.ID()), nil)
 		}
 		other.refused(404, "M_NOT_FOUND", "GET v1/make_join/"+esc(r)+"/"+esc(other.user)+"?ver=11", nil)
+		// Whom the join did not tell of may be there, if the server is.
+		p.ok("PUT v1/send/1", edus(typing(r, "@unknown:there.example", true), receipts(r, map[id.UserID]id.EventID{"@unknown:there.example": join.ID()})))
+		other.ok("PUT v1/send/1", edus(typing(r, other.user, true)))
+		typists, read := n.shown(r)
+		if !slices.Equal(typists, []id.UserID{"@unknown:there.example"}) || read["@unknown:there.example"] != join.ID() {
+			t.Errorf("in the room type %v and have read %v", typists, read)
+		}
 		late := other.member(r, other.user, "join")
 		other.refused(404, "M_NOT_FOUND", "PUT v2/send_join/"+esc(r)+"/"+esc(late.ID()), late.Raw())
 	})

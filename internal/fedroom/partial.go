@@ -11,6 +11,7 @@ import (
 	"myelin/internal/graph"
 	"myelin/internal/work"
 	"myelin/matrix/id"
+	"myelin/matrix/mxerr"
 )
 
 const (
@@ -100,6 +101,39 @@ func (f *Federated) Complete(ctx context.Context, room id.RoomID) error {
 		return err
 	}
 	return f.completeOne(ctx, r, 0)
+}
+
+const (
+	// wholeTime is how long somebody waits for the members of a room, wholeLook how often is looked whether they are there, and wholeAgain when to ask again.
+	wholeTime  = 50 * time.Second
+	wholeLook  = 250 * time.Millisecond
+	wholeAgain = 10 * time.Second
+)
+
+// AwaitWhole waits until all members of a room are known, and returns M_LIMIT_EXCEEDED where that takes too long. For most rooms it returns at once.
+//
+// MSC3902: faster joins. Who asks for members is not told of a part of them.
+func (f *Federated) AwaitWhole(ctx context.Context, room id.RoomID) error {
+	deadline := time.Now().Add(wholeTime)
+	for {
+		head, err := f.cfg.Graph.Head(ctx, room)
+		if mxerr.Is(err, mxerr.CodeNotFound) {
+			return nil
+		}
+		if err != nil || !head.Partial {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return mxerr.LimitExceeded(wholeAgain)
+		}
+		timer := time.NewTimer(wholeLook)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // partial finds a room among those that were joined with a part of their state.

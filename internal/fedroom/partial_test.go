@@ -1,6 +1,8 @@
 package fedroom_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -57,10 +59,18 @@ func TestPartialJoin(t *testing.T) {
 			t.Error("completed from nothing")
 		}
 		a.honest()
+		hurried, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := b.fed.AwaitWhole(hurried, r); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the members are given before they are known: %v", err)
+		}
+		whole := make(chan error, 1)
+		go func() { whole <- b.fed.AwaitWhole(t.Context(), r) }()
 		must(t, b.fed.Complete(t.Context(), r))
 		if b.head(r).Partial {
 			t.Error("still partial")
 		}
+		must(t, <-whole)
 		same(t, r, a, b)
 		if e, ok, _ := b.graph.Event(t.Context(), said); !ok || e.Flags&(graph.Outlier|graph.Rejected|graph.SoftFailed) != 0 {
 			t.Error("a message of the time between is not part of the room")
