@@ -88,9 +88,15 @@ func (j *job) endPartial(tx *sqldb.Tx) error {
 	return nil
 }
 
-// PlacedSince returns the events of a room at positions from ord on, those that clients don't see too, at most limit of them.
-func (g *Graph) PlacedSince(ctx context.Context, room RoomNID, ord int64, limit int) ([]*Event, error) {
-	return g.query(ctx, placedSince, room, ord, limit)
+// ThinSince returns the events of a room at positions from ord on that are [Thin], those that clients don't see too, at most limit of them. What it
+// costs doesn't grow with the others.
+func (g *Graph) ThinSince(ctx context.Context, room RoomNID, ord int64, limit int) ([]*Event, error) {
+	return g.query(ctx, thinSince, room, ord, limit)
+}
+
+// TornWithin is ThinSince for those that are [Torn] too, up to before a position, the newest first.
+func (g *Graph) TornWithin(ctx context.Context, room RoomNID, from, before int64, limit int) ([]*Event, error) {
+	return g.query(ctx, tornWithin, room, from, before, limit)
 }
 
 // Rejudged is a stored event with what is thought of it now.

@@ -36,7 +36,8 @@ import (
 // kind and encrypted of rooms repeat what the room's state says: its type, NULL where nobody has looked yet, and whether it is encrypted.
 //
 // partial_rooms has the rooms that were joined without knowing all their members. done is the position at which they were known, 0 before
-// that; the heads of those say so as well. since is the join of an earlier stay that ended before that, "" if there is none.
+// that; the heads of those say so as well. since is the join of an earlier stay that ended before that, "" if there is none. The indexes of
+// thin events are empty but for such rooms: they are found among any number of others, by attempts that may be made for weeks.
 var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 	CREATE TABLE rooms (
 		room_nid INTEGER NOT NULL PRIMARY KEY,
@@ -241,6 +242,9 @@ var Migrations = []sqldb.Migration{{Slice: "graph", Version: 1, SQL: `
 		state_nid BIGINT NOT NULL,
 		PRIMARY KEY (room_nid, event_nid)
 	) WITHOUT ROWID;
+`}, {Slice: "graph", Version: 13, SQL: `
+	CREATE INDEX events_thin ON events (room_nid, ord) WHERE flags & 512 <> 0;
+	CREATE INDEX events_thin_torn ON events (room_nid, ord) WHERE flags & 768 = 768;
 `}}
 
 // multi is one statement prepared for several numbers of rows.
@@ -391,7 +395,9 @@ var (
 	partialOnce  = sqldb.SQL(`SELECT join_id, since FROM partial_rooms WHERE room_nid = $1`)
 	endPartial   = sqldb.SQL(`UPDATE partial_rooms SET done = $2 WHERE room_nid = $1`)
 	partialEnded = sqldb.SQL(`SELECT room_nid FROM partial_rooms WHERE done > $1 AND done <= $2 LIMIT 1`)
-	placedSince  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord >= $2 ORDER BY e.ord LIMIT $3`)
+	// The numbers are those of Thin, and of Thin and Torn together, as the indexes have them.
+	thinSince  = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord >= $2 AND e.flags & 512 <> 0 ORDER BY e.ord LIMIT $3`)
+	tornWithin = sqldb.SQL(`SELECT ` + eventColumns + ` WHERE e.room_nid = $1 AND e.ord >= $2 AND e.ord < $3 AND e.flags & 768 = 768 ORDER BY e.ord DESC LIMIT $4`)
 
 	isGap  = sqldb.SQL(`SELECT DISTINCT e.flags FROM gaps g JOIN events e ON e.event_nid = g.child_nid WHERE g.room_nid = $1 AND g.missing = $2`)
 	gapsOf = sqldb.SQL(`SELECT missing, child_nid FROM gaps WHERE room_nid = $1 ORDER BY child_nid DESC LIMIT $2`)

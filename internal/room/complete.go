@@ -3,6 +3,8 @@ package room
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 
 	"myelin/internal/graph"
 	"myelin/matrix/event"
@@ -14,21 +16,41 @@ const (
 	completePiece = 500
 	// maxLacking bounds the joins before which the state is asked for.
 	maxLacking = 20
+	// maxTorn bounds the events that are looked at for such joins: anybody in the room can make many that follow what isn't here.
+	maxTorn = 20 * completePiece
 )
 
 // Lacking returns the joins of ours in a room without all its members before which the state is not known, and which do not follow what is
-// here, so that it must be asked for: first the join by which the room was joined, then those of users who came through other servers before the members
-// were known, and those of an earlier stay that ended before. Of many it returns the newest.
+// here, so that it must be asked for: first the join by which the room was joined, then that of an earlier stay that ended before, and those of users who
+// came through other servers before the members were known. Of many it returns the newest.
 func (r *Rooms) Lacking(ctx context.Context, p graph.PartialRoom) ([]id.EventID, error) {
+	start, err := r.firstThin(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	lacking := []id.EventID{p.Join}
+	if start.PDU.ID() == p.Since && start.Flags&graph.Thin != 0 && p.Since != p.Join {
+		lacking = append(lacking, p.Since)
+	}
 	var found []id.EventID
-	err := r.thinSince(ctx, p, func(e *graph.Event) error {
-		if x := e.PDU.ID(); x != p.Join && (x == p.Since || e.Flags&graph.Torn != 0 && r.entrance(e.PDU)) {
-			found = append(found, x)
+	before := int64(math.MaxInt64)
+	for seen := 0; seen < maxTorn && len(found) < maxLacking; {
+		events, err := r.cfg.Graph.TornWithin(ctx, p.Room, start.Ord, before, completePiece)
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	found = found[max(0, len(found)-maxLacking):]
-	return append([]id.EventID{p.Join}, found...), err
+		for _, e := range events {
+			before = e.Ord
+			if x := e.PDU.ID(); x != p.Join && x != p.Since && len(found) < maxLacking && r.entrance(e.PDU) {
+				found = append(found, x)
+			}
+		}
+		if seen += len(events); len(events) < completePiece {
+			break
+		}
+	}
+	slices.Reverse(found)
+	return append(lacking, found...), nil
 }
 
 // entrance reports whether an event is a join of a user of ours.
@@ -37,29 +59,32 @@ func (r *Rooms) entrance(p *event.PDU) bool {
 		p.Membership() == string(graph.Join)
 }
 
-// thinSince calls fn for the events of a room, in their order, before which the state lacks members.
-func (r *Rooms) thinSince(ctx context.Context, p graph.PartialRoom, fn func(*graph.Event) error) error {
+// firstThin returns the join from which on states may lack members.
+func (r *Rooms) firstThin(ctx context.Context, p graph.PartialRoom) (*graph.Event, error) {
 	first := p.Join
 	if p.Since != "" {
 		first = p.Since
 	}
 	start, ok, err := r.cfg.Graph.Event(ctx, first)
+	if err == nil && !ok {
+		err = fmt.Errorf("the join %s of %s is not stored", first, p.RoomID)
+	}
+	return start, err
+}
+
+// thinSince calls fn for the events of a room, in their order, before which the state lacks members.
+func (r *Rooms) thinSince(ctx context.Context, p graph.PartialRoom, fn func(*graph.Event) error) error {
+	start, err := r.firstThin(ctx, p)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return fmt.Errorf("the join %s of %s is not stored", first, p.RoomID)
-	}
 	for from := start.Ord; ; {
-		events, err := r.cfg.Graph.PlacedSince(ctx, p.Room, from, completePiece)
+		events, err := r.cfg.Graph.ThinSince(ctx, p.Room, from, completePiece)
 		if err != nil {
 			return err
 		}
 		for _, e := range events {
 			from = e.Ord + 1
-			if e.Flags&graph.Thin == 0 {
-				continue
-			}
 			if err := fn(e); err != nil {
 				return err
 			}
@@ -92,7 +117,7 @@ func (r *Rooms) Complete(ctx context.Context, room id.RoomID, states map[id.Even
 		}
 		c := completion{
 			rooms: r, head: head, given: make(map[id.EventID]*graph.State), thin: make(map[id.EventID]bool),
-			after: make(map[graph.EventNID]*graph.State), states: make(map[id.EventID]*graph.State),
+			after: make(map[graph.EventNID]*graph.State), states: make(map[id.EventID]*graph.State), judged: make(map[graph.EventNID]*graph.Event),
 		}
 		commit, err := c.commit(ctx, states)
 		return step{commit: commit}, err
@@ -112,8 +137,8 @@ type completion struct {
 	// after and states hold the states after the events since the join, by number and by ID.
 	after  map[graph.EventNID]*graph.State
 	states map[id.EventID]*graph.State
-	// fresh are the events so far, with their new flags.
-	fresh    []*graph.Event
+	// judged are the events so far, with their new flags.
+	judged   map[graph.EventNID]*graph.Event
 	rejudged []graph.Rejudged
 }
 
@@ -148,7 +173,7 @@ func (c *completion) commit(ctx context.Context, given map[id.EventID][]id.Event
 	if err != nil {
 		return nil, err
 	}
-	now, err := c.rooms.resolve(ctx, c.head, states, c.fresh...)
+	now, err := c.rooms.resolveJudged(ctx, c.head, states, c.judged)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +220,7 @@ func (c *completion) judge(ctx context.Context, stored *graph.Event) error {
 		next = after(&e, before)
 	}
 	c.after[e.NID], c.states[e.PDU.ID()] = next, next
-	c.fresh = append(c.fresh, &e)
+	c.judged[e.NID] = &e
 	c.rejudged = append(c.rejudged, graph.Rejudged{Event: &e, Before: before})
 	return nil
 }
@@ -237,5 +262,5 @@ func (c *completion) before(ctx context.Context, e *graph.Event) (*graph.State, 
 	if err != nil {
 		return nil, err
 	}
-	return c.rooms.resolve(ctx, c.head, append(states, more...), c.fresh...)
+	return c.rooms.resolveJudged(ctx, c.head, append(states, more...), c.judged)
 }

@@ -80,7 +80,9 @@ type resolution struct {
 	// byID and byNID hold every event seen so far.
 	byID  map[id.EventID]*graph.Event
 	byNID map[graph.EventNID]*graph.Event
-	err   error
+	// judged are stored events that are thought of otherwise than is stored.
+	judged map[graph.EventNID]*graph.Event
+	err    error
 	// base is one of the states, and conflicted the keys on which they differ.
 	base       *graph.State
 	conflicted map[event.Key][]id.EventID
@@ -94,6 +96,12 @@ type resolution struct {
 //
 // Spec: rooms/v12 State resolution
 func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.State, fresh ...*graph.Event) (*graph.State, error) {
+	return r.resolveJudged(ctx, head, states, nil, fresh...)
+}
+
+// resolveJudged is resolve where stored events have been judged again and the outcome isn't stored yet. There may be any number of them: only those that the
+// resolution comes across count for it.
+func (r *Rooms) resolveJudged(ctx context.Context, head *graph.Head, states []*graph.State, judged map[graph.EventNID]*graph.Event, fresh ...*graph.Event) (*graph.State, error) {
 	if len(states) == 0 {
 		return nil, fmt.Errorf("room: no states to resolve")
 	}
@@ -103,7 +111,7 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 	}
 	x := &resolution{
 		ctx: ctx, rooms: r, graph: r.cfg.Graph, room: head.Room, coverages: r.coverages,
-		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event),
+		byID: make(map[id.EventID]*graph.Event), byNID: make(map[graph.EventNID]*graph.Event), judged: judged,
 	}
 	defer x.leave()
 	if err := x.learn(fresh...); err != nil {
@@ -136,6 +144,9 @@ func (r *Rooms) resolve(ctx context.Context, head *graph.Head, states []*graph.S
 // learn takes note of events that were loaded, as far as the resolution may grow.
 func (x *resolution) learn(events ...*graph.Event) error {
 	for _, e := range events {
+		if again := x.judged[e.NID]; again != nil {
+			e = again
+		}
 		if x.byID[e.PDU.ID()] == nil {
 			x.bytes += int64(len(e.PDU.Raw()))
 		}
