@@ -12,8 +12,9 @@ const (
 	// rosterServer and rosterUser are about what a roster remembers of a server and of a user it was asked for, in bytes.
 	rosterServer = 120
 	rosterUser   = 80
-	// maxListed bounds the servers whose users a roster lists, and maxFollowed the changes between two states by which it follows.
-	maxListed   = 32
+	// maxListed bounds the users that a roster lists, unless they are of one server: it is not the servers that are counted, for anybody can have
+	// many names that ask in turn. maxFollowed bounds the changes between two states by which a roster follows.
+	maxListed   = 20_000
 	maxFollowed = 5000
 )
 
@@ -29,7 +30,9 @@ type roster struct {
 	servers []id.ServerName
 	// users are those of the servers that were asked for.
 	users map[id.ServerName]map[id.UserID]struct{}
-	cost  int
+	// kept counts the users, and the servers of which they are.
+	kept int
+	cost int
 }
 
 // presence counts the member events of one server's users, and those of them that are joined.
@@ -93,18 +96,11 @@ func (g *Graph) onRoster(ctx context.Context, head *Head, look func(*roster)) er
 		return err
 	}
 	look(r)
-	if cost := len(r.of)*rosterServer + r.listedUsers()*rosterUser; cost > r.cost*5/4 {
+	if cost := len(r.of)*rosterServer + r.kept*rosterUser; cost > r.cost*5/4 {
 		r.cost = cost
 		g.rosters.Set(head.Room, r) // it weighs more now
 	}
 	return nil
-}
-
-func (r *roster) listedUsers() (n int) {
-	for _, users := range r.users {
-		n += len(users)
-	}
-	return n
 }
 
 // move brings the roster to the state of a head. It is called with mu held.
@@ -125,7 +121,7 @@ func (r *roster) move(ctx context.Context, g *Graph, head *Head) error {
 		// The state that is compared with may have been reclaimed since.
 	}
 	r.known, r.state = true, head.StateNID
-	r.of, r.servers, r.users = make(map[id.ServerName]presence), nil, nil
+	r.of, r.servers, r.users, r.kept = make(map[id.ServerName]presence), nil, nil, 0
 	var servers []id.ServerName
 	for m := range head.State.Members() {
 		server := m.User.Domain()
@@ -165,11 +161,13 @@ func (r *roster) follow(diff []StateDiff) {
 			delete(r.of, server)
 		}
 		if users := r.users[server]; users != nil {
+			r.kept -= len(users)
 			if d.New != 0 {
 				users[user] = struct{}{}
 			} else {
 				delete(users, user)
 			}
+			r.kept += len(users)
 		}
 	}
 }
@@ -179,8 +177,8 @@ func (r *roster) listed(s *State, server id.ServerName) map[id.UserID]struct{} {
 	if users := r.users[server]; users != nil {
 		return users
 	}
-	if r.users == nil || len(r.users) >= maxListed {
-		r.users = make(map[id.ServerName]map[id.UserID]struct{})
+	if r.users == nil || r.kept+int(r.of[server].all) >= maxListed {
+		r.users, r.kept = make(map[id.ServerName]map[id.UserID]struct{}), 0
 	}
 	users := make(map[id.UserID]struct{}, r.of[server].all)
 	for m := range s.Members() {
@@ -189,5 +187,6 @@ func (r *roster) listed(s *State, server id.ServerName) map[id.UserID]struct{} {
 		}
 	}
 	r.users[server] = users
+	r.kept += len(users) + 1
 	return users
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"myelin/internal/sqldb"
 	"myelin/internal/sqldb/sqldbtest"
 	"myelin/matrix/id"
 )
@@ -56,4 +57,37 @@ func TestRosterFollows(t *testing.T) {
 			t.Errorf("users of a stranger: %v, %v", none, err)
 		}
 	})
+}
+
+// However many servers ask about their users in turn, the members are walked once for each of them and not at each question.
+func TestRosterListsManyServers(t *testing.T) {
+	g := open(t, func(configure ...func(*sqldb.Config)) *sqldb.DB { return sqldbtest.SQLite(t, configure...) })
+	w := newRoom(t, g)
+	const servers = 100
+	name := func(i int) id.ServerName { return id.ServerName(fmt.Sprintf("s%d.example", i)) }
+	for i := range servers {
+		w.member(id.UserID("@u:"+name(i)), Join)
+	}
+	w.commit()
+	head, err := g.HeadOf(t.Context(), w.head.Room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for i := range servers {
+			if users, err := g.UsersOf(t.Context(), head, name(i)); err != nil || len(users) != 1 {
+				t.Fatalf("users of %s: %v, %v", name(i), users, err)
+			}
+		}
+	}
+	r, _ := g.rosters.GetIfPresent(w.head.Room)
+	if len(r.users) != servers || r.kept != 2*servers {
+		t.Errorf("%d servers are listed, with %d entries", len(r.users), r.kept)
+	}
+	w.member("@v:"+id.UserID(name(7)), Invite)
+	w.member("@u:"+id.UserID(name(8)), Leave)
+	w.commit()
+	if users, err := g.UsersOf(t.Context(), w.head, name(7)); err != nil || len(users) != 2 || r.kept != 2*servers+1 {
+		t.Errorf("after an invite: %v, %d entries, %v", users, r.kept, err)
+	}
 }
