@@ -270,6 +270,12 @@ func TestStrangersExhaustTheirOwnShare(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("the others waited for %v", took)
 		}
+		// A stranger with one request comes before those who wait with many.
+		late := n.remote("late.example", "8.8.8.4")
+		check(t, ask(late, "9.0.0.3"))
+		if took := time.Since(began); took > keyFetchTimeout+time.Second {
+			t.Errorf("one more stranger waited for %v", took)
+		}
 	})
 }
 
@@ -300,6 +306,38 @@ func TestSendersExhaustTheirOwnShare(t *testing.T) {
 		check(t, errs[0])
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("the other server's event waited for %v", took)
+		}
+	})
+}
+
+// One that does so under many names delays others by no more than a fetch, although it uses up everything that may wait.
+func TestSendersOfManyNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		v := version(t, "10")
+		n.listen("8.8.4.4:8448")
+		n.listen("8.8.4.4:443")
+		honest := n.remote("honest.example", "8.8.8.1")
+		c := n.sqlite()
+		forger := newKey(t, "one")
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		const each = 600
+		for i := range 2 * maxFlights / each {
+			var events [][]byte
+			for j := range each {
+				name := id.ServerName(fmt.Sprintf("d%d-%d.example", i, j))
+				n.host(string(name), "8.8.4.4")
+				events = append(events, message(t, v, name, forger))
+			}
+			wg.Go(func() { c.CheckPDUs(t.Context(), v, events, id.ServerName(fmt.Sprintf("hostile%d.example", i))) })
+		}
+		time.Sleep(keyFetchTimeout - patience/2)
+		began := time.Now()
+		_, errs := c.CheckPDUs(t.Context(), v, [][]byte{message(t, v, "honest.example", honest.key)}, "honest.example")
+		check(t, errs[0])
+		if took := time.Since(began); took > patience {
+			t.Errorf("an honest server's event waited for %v", took)
 		}
 	})
 }

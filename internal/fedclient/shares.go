@@ -3,6 +3,7 @@ package fedclient
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"myelin/matrix/id"
 )
@@ -10,36 +11,71 @@ import (
 // Fetching the keys of a server that doesn't answer takes a while, and anybody can make us do it: by signing a request with the name of
 // another server, by asking us as a notary, or by sending events of users that never were. So fetches belong to a pool by what they are for, and
 // within it to a share by who caused them. Whoever has used up the fetches of a share, or of the strangers' pool, waits alone: for
-// what others need keys is fetched besides, even the keys of the same server.
+// what others need keys is fetched besides, even the keys of the same server. Of those who wait, who has the fewest fetches under way is next: so a party
+// with many names, each of which has a share, delays others by about one fetch.
 const (
 	// maxFetches bounds the fetches at once in each pool, and maxFetchesEach those of one share; somebody who lets us into a room is
 	// given most of a pool.
 	maxFetches     = 64
 	maxFetchesEach = 16
 	maxFetchesJoin = 48
-	// maxFlights bounds the fetches under way and waiting in a pool, maxFlightsEach those of one share.
+	// maxFlights bounds the fetches under way and waiting in a pool, maxFlightsEach those of one share. Where others have used that up a
+	// share may still have maxFlightsFew, in a pool that never has more than maxFlightsMost.
 	maxFlights       = 4096
+	maxFlightsMost   = 2 * maxFlights
+	maxFlightsFew    = 4
 	maxFlightsEach   = 1024
 	maxFlightsAsking = 64 // of one address
 	// maxRivals is how many fetches in one pool may be for the same server.
 	maxRivals = 4
 )
 
-// pool bounds fetches for one purpose. Its fields but slots are guarded by ring.mu.
+// pool bounds fetches for one purpose. ring.mu guards it.
 type pool struct {
-	slots  chan struct{}
-	queued int
-	shares map[string]*share
+	// running counts the fetches under way, queued those and the waiting ones.
+	running, queued int
+	shares          map[string]*share
 }
 
-// share is the part of a pool that one party may use. ring.mu guards users.
+// share is the part of a pool that one party may use.
 type share struct {
-	slots chan struct{}
-	users int
+	each, running, queued int
+	// waiting are those whose turn it is not yet, in their order.
+	waiting []*turn
 }
 
-func newPool() *pool {
-	return &pool{slots: make(chan struct{}, maxFetches), shares: make(map[string]*share)}
+// turn is closed when it has come.
+type turn struct {
+	come  chan struct{}
+	began bool
+}
+
+func newPool() *pool { return &pool{shares: make(map[string]*share)} }
+
+// next lets fetches begin, as many as may.
+func (p *pool) next() {
+	for p.running < maxFetches {
+		var least *share
+		for _, s := range p.shares {
+			if len(s.waiting) > 0 && s.running < s.each && (least == nil || s.running < least.running) {
+				least = s
+			}
+		}
+		if least == nil {
+			return
+		}
+		t := least.waiting[0]
+		least.waiting = least.waiting[1:]
+		t.began = true
+		least.running++
+		p.running++
+		close(t.come)
+	}
+}
+
+// full reports whether a share may have no more fetches waiting.
+func (p *pool) full(s *share, most int) bool {
+	return s.queued >= most || p.queued >= maxFlightsMost || p.queued >= maxFlights && s.queued >= maxFlightsFew
 }
 
 // account says for whom and for what keys are wanted.
@@ -119,32 +155,36 @@ func (r *ring) start(ctx context.Context, p *pool, a account, run func()) bool {
 	defer r.mu.Unlock()
 	own := p.shares[a.who]
 	if own == nil {
-		own = &share{slots: make(chan struct{}, a.each)}
+		own = &share{each: a.each}
 	}
-	if r.closed || p.queued >= maxFlights || own.users >= a.queued {
+	if r.closed || p.full(own, a.queued) {
 		return false
 	}
 	p.shares[a.who] = own
 	p.queued++
-	own.users++
+	own.queued++
+	t := &turn{come: make(chan struct{})}
+	own.waiting = append(own.waiting, t)
+	p.next()
 	r.flights.Go(func() {
-		turn(ctx, own.slots, func() { turn(ctx, p.slots, run) })
+		select {
+		case <-t.come:
+		case <-ctx.Done(): // it runs at once, to fail
+		}
+		run()
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if t.began {
+			own.running--
+			p.running--
+		} else {
+			own.waiting = slices.DeleteFunc(own.waiting, func(other *turn) bool { return other == t })
+		}
 		p.queued--
-		if own.users--; own.users == 0 {
+		if own.queued--; own.queued == 0 {
 			delete(p.shares, a.who)
 		}
+		p.next()
 	})
 	return true
-}
-
-// turn runs something while it holds a slot. At the end of the context it runs at once, to fail.
-func turn(ctx context.Context, slots chan struct{}, run func()) {
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-ctx.Done():
-	}
-	run()
 }
