@@ -23,6 +23,10 @@ const (
 	strangerHolds = 12 << 20
 	provenHold    = 96 << 20
 	provenHolds   = 48 << 20
+	// smallReserve is the part of either that is kept for addresses that hold no more than smallHolds: a few with large bodies that take their time, after
+	// a restart when all are strangers, don't keep out the requests of everybody else.
+	smallReserve = 8 << 20
+	smallHolds   = 128 << 10
 	// serverHolds bounds what is held of the bodies of one server whose signatures were checked.
 	serverHolds = 32 << 20
 	// maxProven bounds the addresses that are remembered, provenFor for how long.
@@ -74,6 +78,9 @@ func (x *holding) add(n int64) error {
 	sum, all, one := &h.strangers, int64(strangersHold), int64(strangerHolds)
 	if x.known {
 		sum, all, one = &h.known, provenHold, provenHolds
+	}
+	if h.byAddress[x.address]+n > smallHolds {
+		all -= smallReserve
 	}
 	if *sum+n > all || h.byAddress[x.address]+n > one {
 		return mxerr.LimitExceeded(time.Second)

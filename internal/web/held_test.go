@@ -92,8 +92,13 @@ func TestUnprovenBodiesAreBounded(t *testing.T) {
 		for _, address := range []string{"7.0.0.1", "7.0.0.2", "7.0.0.3", "7.0.0.4", "7.0.0.5"} {
 			hold(address, 10*mebibyte)
 		}
-		if got := refused(); got != 2+3 {
+		if got := refused(); got != 2+4 {
 			t.Errorf("%d bodies of strangers were refused", got)
+		}
+		for i := range 20 {
+			if code := from(mux, fmt.Sprintf("8.0.0.%d", i), "new.test", bytes.NewReader(make([]byte, 100<<10))); code != 200 {
+				t.Errorf("a stranger with a small body, while others hold large ones: %d", code)
+			}
 		}
 		if code := from(mux, "9.0.0.1", "honest.test", bytes.NewReader(make([]byte, 10*mebibyte))); code != 200 {
 			t.Errorf("a large body of an honest server while strangers hold all of their share: %d", code)
