@@ -14,6 +14,7 @@ import (
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
 	"myelin/internal/room"
+	"myelin/matrix/canon"
 	"myelin/matrix/event"
 	"myelin/matrix/id"
 	"myelin/matrix/mxerr"
@@ -186,7 +187,8 @@ func (f *Federated) floor(ctx context.Context, room graph.RoomNID) (int64, error
 			floor = max(floor, e.PDU.Depth())
 		}
 	}
-	return floor, nil
+	// After an event that claims the greatest depth, all have it, and it doesn't tell what came before the join from what came after.
+	return min(floor, canon.MaxInt-1), nil
 }
 
 // entrance reports whether an event is a join of a user of ours, which if it follows a gap was made with the help of another server.

@@ -3,6 +3,7 @@ package graph
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 
 	"myelin/internal/graph/statemap"
@@ -172,6 +173,17 @@ func (b *blob) next() uint64 {
 	}
 	b.rest = b.rest[n:]
 	return v
+}
+
+// depth reads what an event claims, which unlike our own numbers may be anything up to the greatest that there is.
+func (b *blob) depth() int64 {
+	v, n := binary.Uvarint(b.rest)
+	if n <= 0 || v > math.MaxInt64 {
+		b.bad, b.rest = true, nil
+		return 0
+	}
+	b.rest = b.rest[n:]
+	return int64(v)
 }
 
 // key reads the distance of a key from the last one.

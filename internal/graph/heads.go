@@ -385,7 +385,7 @@ func decodeExtremities(raw []byte) ([]Extremity, error) {
 	var out []Extremity
 	b := blob{rest: raw}
 	for len(b.rest) > 0 {
-		x := Extremity{NID: EventNID(b.next()), Depth: int64(b.next())}
+		x := Extremity{NID: EventNID(b.next()), Depth: b.depth()}
 		n := b.next()
 		if b.bad || n > uint64(len(b.rest)) {
 			return nil, fmt.Errorf("forward extremities: %w", errSnapshot)

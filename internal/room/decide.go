@@ -67,7 +67,8 @@ func decide(f facts, p Proposal) (*event.PDU, error) {
 		draft.PrevEvents = append(draft.PrevEvents, x.ID)
 		draft.Depth = max(draft.Depth, x.Depth)
 	}
-	draft.Depth = min(draft.Depth+1, canon.MaxInt)
+	// In old versions an event may claim the greatest depth that 64 bits hold.
+	draft.Depth = min(draft.Depth, canon.MaxInt-1) + 1
 	for _, key := range eventauth.NeededFor(v, p.Type, p.StateKey, p.Sender, p.Content) {
 		if e := f.state(key.Type, key.StateKey); e != nil {
 			draft.AuthEvents = append(draft.AuthEvents, e.ID())
