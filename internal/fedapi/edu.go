@@ -11,7 +11,7 @@ import (
 	"myelin/matrix/mxerr"
 )
 
-// maxNews bounds the receipts, and the people whose presence is told, in one transaction. The rest is passed over.
+// maxNews bounds the receipts, the rooms named without one that counts, and the people whose presence is told, in one transaction. The rest is passed over.
 const maxNews = 500
 
 // news is what the EDUs of one transaction may still do.
@@ -140,7 +140,11 @@ func (n *news) receipts(ctx context.Context, content json.RawMessage) error {
 			if err = unlessTheirs(err); err != nil {
 				return err
 			}
+			n.left--
 			continue
+		}
+		if len(types[ephemeral.Read]) == 0 {
+			n.left-- // it had to be looked at, too
 		}
 		for text, raw := range types[ephemeral.Read] {
 			if n.left--; n.left < 0 {

@@ -83,6 +83,14 @@ func TestTransactions(t *testing.T) {
 				t.Error("a repeated transaction changed the room")
 			}
 		}
+		// Under an ID that was used, with other contents: what is new in it is taken.
+		other := p.message(r, "another")
+		if got := p.ok("PUT v1/send/1", p.pushed(good, other)); got.get("pdus").Get(canonKey(other.ID())).Get("error").Exists() {
+			t.Errorf("other contents: %s", got.body)
+		}
+		if f, ok := n.flags(other.ID()); !ok || f&(graph.Rejected|graph.SoftFailed|graph.Outlier) != 0 {
+			t.Errorf("an event of a transaction whose ID was used before has flags %b, stored: %v", f, ok)
+		}
 	})
 }
 
@@ -208,6 +216,23 @@ func TestEDUs(t *testing.T) {
 		p.ok("PUT v1/send/2", edus(typing(r, p.user, false)))
 		if typists, _ = n.shown(r); len(typists) != 0 {
 			t.Errorf("in the room still type %v", typists)
+		}
+	})
+}
+
+// However many rooms a receipt names, few are looked at.
+func TestReceiptsOfManyRooms(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		for name, types := range map[string]object{"unknown rooms": {"m.read": object{"@x:there.example": 7}}, "no receipts": {}} {
+			content := object{}
+			for i := range 3000 {
+				content[fmt.Sprintf("!r%d:nowhere.example", i)] = types
+			}
+			raw, err := json.Marshal(content)
+			must(t, err)
+			if rooms, err := n.api.ReceiptRooms(n.ctx, "there.example", raw); err != nil || rooms > 500 {
+				t.Errorf("%s: %d rooms were looked at, %v", name, rooms, err)
+			}
 		}
 	})
 }
