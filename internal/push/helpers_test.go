@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"myelin/internal/graph"
 	"myelin/internal/sqldb/sqldbtest"
 )
 
@@ -31,6 +32,17 @@ func FuzzParseAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if keys, err := parseAnswer(raw); err != nil && keys != nil {
 			t.Error("keys of what is no answer")
+		}
+	})
+}
+
+func FuzzReadOutside(f *testing.F) {
+	f.Add([]byte(`[{"type":"m.room.member","state_key":"@bob:here.example","sender":"@erin:there.example","content":{"membership":"invite"}}]`))
+	f.Add([]byte(`[{"type":"m.room.member","state_key":"@bob:here.example","sender":"erin","content":[]},5,{}]`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		o, ok := readOutside(graph.Outside{MemberRow: graph.MemberRow{User: bob, Stripped: raw}, ID: "$e"})
+		if ok && json.Valid(raw) && !json.Valid(o.event()) {
+			t.Errorf("an event that is not JSON: %s", o.event())
 		}
 	})
 }

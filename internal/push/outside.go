@@ -133,13 +133,17 @@ func (l *lister) lookOutside(ctx context.Context, o outside) error {
 	if err != nil || m == nil || l.q.Highlights && !m.Highlight {
 		return err
 	}
-	event := canon.AppendString([]byte(`{"type":"`+memberType+`","state_key":`), string(o.User))
-	event = canon.AppendString(append(event, `,"sender":`...), string(o.sender))
-	event = canon.AppendString(append(event, `,"event_id":`...), string(o.ID))
-	event = strconv.AppendInt(append(event, `,"origin_server_ts":`...), o.TS, 10)
-	event = append(append(append(event, `,"content":`...), o.content...), '}')
-	l.page.Notifications = append(l.page.Notifications, Notification{Actions: m.Actions, Event: event, RoomID: o.RoomID, TS: o.TS})
+	l.page.Notifications = append(l.page.Notifications, Notification{Actions: m.Actions, Event: o.event(), RoomID: o.RoomID, TS: o.TS})
 	return nil
+}
+
+// event is the invite as clients see events.
+func (o *outside) event() []byte {
+	out := canon.AppendString([]byte(`{"type":"`+memberType+`","state_key":`), string(o.User))
+	out = canon.AppendString(append(out, `,"sender":`...), string(o.sender))
+	out = canon.AppendString(append(out, `,"event_id":`...), string(o.ID))
+	out = strconv.AppendInt(append(out, `,"origin_server_ts":`...), o.TS, 10)
+	return append(append(append(out, `,"content":`...), o.content...), '}')
 }
 
 // outsideInvites returns the invites from outside at positions in (from, to], and up to where these are all.
