@@ -62,10 +62,13 @@ func (q *questions) speaksLegacy() bool {
 	return time.Now().Before(q.legacy)
 }
 
-func (q *questions) noteLegacy() {
+func (q *questions) noteLegacy(is bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.legacy = time.Now().Add(legacyFor)
+	q.legacy = time.Time{}
+	if is {
+		q.legacy = time.Now().Add(legacyFor)
+	}
 }
 
 // request is a request to an application service. path is what follows its URL, legacy what it was before it was specified, if it was.
@@ -113,6 +116,9 @@ func (g *Registry) ask(ctx context.Context, s *Service, r request) (*reply, erro
 func (g *Registry) send(ctx context.Context, s *Service, r request) (*reply, error) {
 	old := r.legacy != "" && s.asks.speaksLegacy()
 	answer, err := g.once(ctx, s, r, old)
+	if old && err == nil && !answer.ok() {
+		s.asks.noteLegacy(false) // what answered the first question may have been another program than what is there now
+	}
 	if err != nil || old || r.legacy == "" || !answer.unknown() {
 		return answer, err
 	}
@@ -120,7 +126,7 @@ func (g *Registry) send(ctx context.Context, s *Service, r request) (*reply, err
 	if err != nil || second.unknown() {
 		return answer, nil // as it knows neither, the first answer is the better one
 	}
-	s.asks.noteLegacy()
+	s.asks.noteLegacy(true)
 	return second, nil
 }
 
