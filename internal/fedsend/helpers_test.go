@@ -62,12 +62,13 @@ type remote struct {
 	name id.ServerName
 	key  sign.Key
 
-	mu     sync.Mutex    // guards all below
-	status int           // of its answers; 0: as it should be
-	hangs  chan struct{} // it answers once this is closed; nil: at once
-	poison string        // what it refuses to read, "": nothing
-	flying int
-	came   chan struct{} // closed and replaced with each transaction
+	mu       sync.Mutex    // guards all below
+	status   int           // of its answers; 0: as it should be
+	hangs    chan struct{} // it answers once this is closed; nil: at once
+	poison   string        // what it refuses to read, "": nothing
+	unwanted id.EventID
+	flying   int
+	came     chan struct{} // closed and replaced with each transaction
 	record
 }
 
@@ -174,6 +175,10 @@ func (r *remote) ServeHTTP(rw http.ResponseWriter, q *http.Request) {
 		rw.WriteHeader(status)
 		return
 	}
+	if r.refuses(body) {
+		fmt.Fprintf(rw, `{"pdus":{%q:{"error":"not in the room"}}}`, r.unwanted)
+		return
+	}
 	r.take(strings.TrimPrefix(q.URL.Path, "/_matrix/federation/v1/send/"), body)
 	_, _ = io.WriteString(rw, `{"pdus":{}}`)
 }
@@ -215,6 +220,20 @@ func (r *remote) refuse(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.poison = text
+}
+
+// unwilling has the server refuse an event, and all that comes with it; "" for none.
+func (r *remote) unwilling(e id.EventID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unwanted = e
+}
+
+// refuses reports whether a transaction has calls that the server would not have.
+func (r *remote) refuses(body []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unwanted != "" && bytes.Contains(body, []byte("org.example.call"))
 }
 
 // until waits for the server's transactions to make cond true.
