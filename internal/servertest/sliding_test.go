@@ -206,6 +206,12 @@ func TestSlidingSyncBadInput(t *testing.T) {
 		if !slidingRoom(huge, room).Exists() {
 			t.Errorf("a large range: %s", huge.Body)
 		}
+		// A database that was put back in time doesn't shut out a device that has a later token.
+		alice.toDevice("1", M{alice.User: M{alice.Device: M{"n": 1}}})
+		late := alice.OK("POST", slidingUnstable, M{"extensions": M{"to_device": M{"enabled": true, "since": "999999999"}}})
+		if len(late.At("extensions", "to_device", "events").Array()) != 1 || len(late.At("extensions", "to_device", "next_batch").Str) > 8 {
+			t.Errorf("a token of to_device from the future: %s", late.Body)
+		}
 		foreign := alice.OK("POST", slidingUnstable, M{"room_subscriptions": M{"!nowhere:x": M{"timeline_limit": 1, "required_state": [][]string{{"*", "*"}}}}})
 		if foreign.At("rooms", "!nowhere:x").Exists() {
 			t.Errorf("a room that the user is not in: %s", foreign.Body)
