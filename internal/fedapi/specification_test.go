@@ -228,22 +228,9 @@ func (s *scene) withWrongTypes(t *testing.T) {
 		if len(shape.Types) != 1 || unread[s.op.ID+" "+name] {
 			continue
 		}
-		value := another(shape.Types[0])
+		value := shape.Misfit()
 		s.wrong(t, fmt.Sprintf("with %s %v", name, value), s.send(s.peer, s.takes(true), s.text(true, object{name: value})))
 	}
-}
-
-// another is a value of another type than this.
-func another(typ string) any {
-	switch typ {
-	case "string":
-		return 5
-	case "integer", "number", "boolean":
-		return "text"
-	case "array":
-		return object{"a": 1}
-	}
-	return []any{1}
 }
 
 // wrong checks that an answer refuses a request for its form. An event whose parts were changed is no longer signed as well.

@@ -227,22 +227,9 @@ func (s *scene) withWrongTypes(t *testing.T) {
 			continue
 		}
 		body := s.object(s.op.Body, true, 0)
-		body[name] = another(shape.Types[0])
+		body[name] = shape.Misfit()
 		s.wrong(t, fmt.Sprintf("with %s %v", name, body[name]), s.send(s.asks, s.query(true), body))
 	}
-}
-
-// another is a value of another type than this.
-func another(typ string) any {
-	switch typ {
-	case "string":
-		return 5
-	case "integer", "number", "boolean":
-		return "text"
-	case "array":
-		return M{"a": 1}
-	}
-	return []any{1}
 }
 
 // wrong checks that an answer refuses a request for its form.

@@ -53,6 +53,19 @@ type schemaText struct {
 	Examples   any                    `json:"examples"`
 }
 
+// Misfit is a value of another type than the shape's only one.
+func (s *Shape) Misfit() any {
+	switch s.Types[0] {
+	case "string":
+		return 5
+	case "integer", "number", "boolean":
+		return "text"
+	case "array":
+		return map[string]any{"a": 1}
+	}
+	return []any{1}
+}
+
 // shape reads a schema; parts of an allOf are one.
 func (s *schemaText) shape() *Shape {
 	out := &Shape{Required: s.Required}
