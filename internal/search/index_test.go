@@ -293,6 +293,47 @@ func TestErase(t *testing.T) {
 	})
 }
 
+// TestQuestionsAreBounded: words that stand in all rooms, or begin all words, cost no more blocks than a question may read; rare ones go first.
+func TestQuestionsAreBounded(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		s := newShelf(t, open)
+		const many = 4 * maxRead
+		var dir []key
+		var rooms []scope
+		for room := graph.RoomNID(1); room <= many; room++ {
+			dir, rooms = append(dir, key{"the", room}), append(rooms, scope{room, math.MaxInt64})
+		}
+		must(t, s.db.Write(t.Context(), func(tx *sqldb.Tx) error {
+			tx.Queue(insertSegment, 1, live, 0, len(dir), 10, 1, 9, encodeDirectory(dir))
+			tx.Queue(insertSegment, 2, live, 0, 1, 1, 10, 10, encodeDirectory([]key{{"rare", 7}}))
+			return nil
+		}))
+		for _, c := range []struct {
+			question words.Question
+			blocks   []int // of each word that is looked up
+		}{
+			{words.Question{Terms: []string{"the"}}, []int{maxRead}},
+			{words.Question{Begins: []string{"t"}}, []int{maxRead}},
+			{words.Question{Terms: []string{"the", "rare"}}, []int{1}},
+			{words.Question{Terms: []string{"the", "rare"}, Begins: []string{"th", "ra"}}, []int{1, 2}},
+		} {
+			l := &lookup{s: s.Search, question: c.question, rooms: rooms}
+			var parts []part
+			must(t, s.db.Read(t.Context(), func(tx *sqldb.Tx) (err error) {
+				parts, err = l.plan(tx)
+				return err
+			}))
+			var got []int
+			for _, p := range parts {
+				got = append(got, len(p.blocks))
+			}
+			if total := slices.Max(got); total > maxRead || len(got) != len(c.blocks) || got[0] != c.blocks[0] {
+				t.Errorf("%+v: blocks %v, want %v", c.question, got, c.blocks)
+			}
+		}
+	})
+}
+
 // terms returns all words in the tables, those of directories too.
 func (s *shelf) terms() map[string]bool {
 	s.t.Helper()
