@@ -64,6 +64,8 @@ type Settings struct {
 	Support Support
 	// RoomVersion is that of rooms whose creator asks for none.
 	RoomVersion *roomver.Version
+	// ForgetLeft says that users forget rooms by leaving them.
+	ForgetLeft bool
 	// TURN is what users are told of TURN servers.
 	TURN TURN
 	// CaptchaScript is the URL of the script of the page that asks newcomers whether they are human.

@@ -32,7 +32,7 @@ func (a *API) capabilities(_ context.Context, r *web.Request) (*web.Response, er
 	}
 	capabilities := map[string]any{
 		"m.change_password":          user,
-		"m.forget_forced_upon_leave": enabled{false},
+		"m.forget_forced_upon_leave": enabled{a.Settings.ForgetLeft},
 		"m.room_versions":            a.roomVersions(),
 		"m.profile_fields":           profile,
 		"m.set_displayname":          enabled{true},

@@ -49,6 +49,10 @@ type Config struct {
 	// share one address, and its rate limit.
 	TrustedProxies []string `toml:"trusted_proxies"`
 
+	// Whether rooms that users leave, or are put out of, are forgotten at once: they can't read them any more
+	// then, on no device. With false they decide themselves, room by room.
+	ForgetLeftRooms bool `toml:"forget_left_rooms"`
+
 	// The version of rooms whose creator asks for none.
 	DefaultRoomVersion string `toml:"default_room_version"`
 

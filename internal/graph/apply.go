@@ -54,7 +54,7 @@ func (g *Graph) applyAll(tx *sqldb.Tx, jobs []*job) error {
 	writeStates(tx, jobs)
 	writeEvents(tx, jobs)
 	writeRelations(tx, jobs, roots)
-	if err := writeMembers(tx, jobs); err != nil {
+	if err := g.writeMembers(tx, jobs); err != nil {
 		return err
 	}
 	for _, j := range jobs {
@@ -328,7 +328,7 @@ func (e *Event) ordArg() any {
 
 // writeMembers updates current memberships. One statement must not touch a row twice, so a second change of a row waits for
 // the next statement.
-func writeMembers(tx *sqldb.Tx, jobs []*job) error {
+func (g *Graph) writeMembers(tx *sqldb.Tx, jobs []*job) error {
 	type rowKey struct {
 		user id.UserID
 		room RoomNID
@@ -350,7 +350,7 @@ func writeMembers(tx *sqldb.Tx, jobs []*job) error {
 				clear(seen)
 			}
 			seen[k] = true
-			args = append(args, m.user, j.room, string(m.membership), m.event, pos, pos, string(m.old), 0, nil)
+			args = append(args, m.user, j.room, string(m.membership), m.event, pos, pos, string(m.old), g.forgotten(m.membership), nil)
 		}
 	}
 	setMembers.queue(tx, args)

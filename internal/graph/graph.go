@@ -22,6 +22,10 @@ type Config struct {
 	EventCache, StateCache int
 	// Metrics registers the package's collectors; nil keeps them private.
 	Metrics prometheus.Registerer
+	// ForgetLeft has users forget the rooms that they leave, or are put out of, at once.
+	//
+	// Spec: cs m.forget_forced_upon_leave capability
+	ForgetLeft bool
 }
 
 const (
@@ -49,6 +53,8 @@ type Graph struct {
 	names   *otter.Cache[id.RoomID, RoomNID]
 	rosters *otter.Cache[RoomNID, *roster]
 	tail    tail
+
+	forgetLeft bool
 
 	// pending holds the state events of queued commits by number, for those who build on heads that are not durable yet.
 	pending sync.Map // EventNID to *Event
@@ -91,6 +97,8 @@ func Open(ctx context.Context, c Config) (*Graph, error) {
 		c.StateCache = defaultStateCache
 	}
 	g := &Graph{
+		forgetLeft: c.ForgetLeft,
+
 		db:       c.DB,
 		log:      c.Log,
 		nids:     c.DB.IDs("graph.events"),

@@ -167,6 +167,14 @@ func (g *Graph) Forget(ctx context.Context, user id.UserID, name id.RoomID) erro
 	return g.db.Write(ctx, func(tx *sqldb.Tx) error { return g.forget(tx, user, nid) })
 }
 
+// forgotten says with what mark a membership is stored: 1 if the room is forgotten at once.
+func (g *Graph) forgotten(m Membership) int {
+	if g.forgetLeft && (m == Leave || m == Ban) {
+		return 1
+	}
+	return 0
+}
+
 func (g *Graph) forget(tx *sqldb.Tx, user id.UserID, room RoomNID) error {
 	var row MemberRow
 	found := false
@@ -221,12 +229,12 @@ func (g *Graph) SetOutOfBand(ctx context.Context, o OutOfBand) error {
 		if rev != o.Rev {
 			return ErrConflict
 		}
-		return writeOutOfBand(tx, nid, o)
+		return g.writeOutOfBand(tx, nid, o)
 	})
 	return wrap(err, "store a membership from outside")
 }
 
-func writeOutOfBand(tx *sqldb.Tx, nid RoomNID, o OutOfBand) error {
+func (g *Graph) writeOutOfBand(tx *sqldb.Tx, nid RoomNID, o OutOfBand) error {
 	var old Membership
 	if _, err := tx.Get(memberByName, []any{o.User, o.Room}, &old); err != nil {
 		return err
@@ -239,7 +247,7 @@ func writeOutOfBand(tx *sqldb.Tx, nid RoomNID, o OutOfBand) error {
 	if o.Stripped != nil {
 		stripped = o.Stripped
 	}
-	setMembers.queue(tx, []any{o.User, nid, string(o.Membership), 0, pos, pos, string(old), 0, stripped})
+	setMembers.queue(tx, []any{o.User, nid, string(o.Membership), 0, pos, pos, string(old), g.forgotten(o.Membership), stripped})
 	tx.Queue(setTold, o.User, nid, o.ID, o.TS)
 	tx.Emit(bus.Entry{Pos: pos, Kind: bus.Membership, Room: int64(nid), User: o.User,
 		Data: &MemberChange{User: o.User, Old: old, New: o.Membership}})

@@ -377,7 +377,7 @@ var (
 		since = CASE WHEN memberships.membership = excluded.membership THEN memberships.since ELSE excluded.since END,
 		prev = CASE WHEN memberships.membership = excluded.membership THEN memberships.prev ELSE memberships.membership END,
 		forgotten = CASE WHEN memberships.membership = excluded.membership AND excluded.membership IN ('leave', 'ban')
-			THEN memberships.forgotten ELSE 0 END,
+			THEN memberships.forgotten ELSE excluded.forgotten END,
 		membership = excluded.membership, event_nid = excluded.event_nid, pos = excluded.pos, stripped = excluded.stripped`)
 
 	insertTxns = rowsReturning(`INSERT INTO txns (txn_key, room_nid, event_nid, ts) VALUES `, 4, ` ON CONFLICT DO NOTHING`, ` RETURNING txn_key`)

@@ -188,6 +188,7 @@ func (s *Server) openClientAPI(version *roomver.Version) {
 			BaseURL:     s.clientURL,
 			Support:     clientapi.Support{Email: c.Support.Email, MatrixID: c.Support.MatrixID, Page: c.Support.Page},
 			RoomVersion: version,
+			ForgetLeft:  c.ForgetLeftRooms,
 			TURN: clientapi.TURN{
 				URIs: c.Turn.URIs, Secret: c.Turn.SharedSecret, Lifetime: time.Duration(c.Turn.Lifetime),
 				Username: c.Turn.Username, Password: c.Turn.Password, Guests: c.Turn.Guests,
@@ -199,7 +200,7 @@ func (s *Server) openClientAPI(version *roomver.Version) {
 
 // openGraph builds graph, thread, report and directory, which need nothing but the core.
 func (s *Server) openGraph(ctx context.Context) (err error) {
-	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry})
+	s.graph, err = graph.Open(ctx, graph.Config{DB: s.db, Log: s.log, Metrics: s.registry, ForgetLeft: s.config.ForgetLeftRooms})
 	if err != nil {
 		return err
 	}

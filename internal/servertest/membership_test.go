@@ -1,6 +1,11 @@
 package servertest
 
-import "testing"
+import (
+	"testing"
+
+	"myelin/internal/config"
+	"myelin/internal/sqldb"
+)
 
 // Spec: cs Room membership
 func TestMembership(t *testing.T) {
@@ -111,6 +116,45 @@ func TestForget(t *testing.T) {
 		bob.Join(room)
 		bob.OK("GET", Path("rooms", room, "messages")+Query("dir", "b"), nil)
 	})
+}
+
+// Where rooms that are left are forgotten, that goes for everybody who leaves, is put out or declines, and lasts until they are back.
+//
+// Spec: cs m.forget_forced_upon_leave capability
+func TestForgetByLeaving(t *testing.T) {
+	for _, d := range []sqldb.Dialect{sqldb.SQLite, sqldb.PostgreSQL} {
+		t.Run(d.String(), func(t *testing.T) {
+			s := Start(t, d, func(c *config.Config) { c.ForgetLeftRooms = true })
+			alice, bob, carol, dave, eve := s.Register(t, "alice"), s.Register(t, "bob"), s.Register(t, "carol"), s.Register(t, "dave"), s.Register(t, "eve")
+			if !alice.OK("GET", "capabilities", nil).At("capabilities", "m.forget_forced_upon_leave", "enabled").Bool() {
+				t.Error("the capability says that nothing is forgotten")
+			}
+			room := alice.CreateRoom(M{"preset": "public_chat"})
+			for _, c := range []*Client{bob, carol, dave} {
+				c.Join(room)
+			}
+			alice.Invite(room, eve)
+			gone := map[*Client]func(){
+				bob: func() { bob.Leave(room) }, carol: func() { alice.Kick(room, carol) }, dave: func() { alice.Ban(room, dave) }, eve: func() { eve.Leave(room) },
+			}
+			for c, leave := range gone {
+				since := c.OK("GET", "sync", nil).Text("next_batch")
+				leave()
+				if a := c.OK("GET", Path("sync")+Query("since", since, "timeout", 30000), nil); !a.At("rooms", "leave", room).Exists() {
+					t.Errorf("%s does not hear of leaving: %s", c.User, a.Body)
+				}
+				if a := c.OK("GET", Path("sync")+Query("filter", `{"room":{"include_leave":true}}`), nil); a.At("rooms", "leave", room).Exists() {
+					t.Errorf("%s is shown the room: %s", c.User, a.Body)
+				}
+				c.Fails(403, "M_FORBIDDEN", "GET", Path("rooms", room, "messages")+Query("dir", "b"), nil)
+			}
+			bob.Join(room)
+			bob.OK("GET", Path("rooms", room, "messages")+Query("dir", "b"), nil)
+			if got := bob.OK("GET", "joined_rooms", nil).At("joined_rooms").Array(); len(got) != 1 {
+				t.Errorf("joined rooms: %v", got)
+			}
+		})
+	}
 }
 
 // Spec: cs Knocking on rooms
