@@ -170,7 +170,7 @@ func (a *API) wanted(r *web.Request) (w media.Want, err error) {
 	if w.Remote, err = r.QueryBool("allow_remote", true); err != nil {
 		return w, err
 	}
-	w.Asker, w.Stop = a.Ours.Primary(), r.Draining()
+	w.Who, w.Asker, w.Stop = string(r.Caller.User), a.Ours.Primary(), r.Draining()
 	if w.Legacy = r.Caller.User == ""; !w.Legacy {
 		w.Asker, w.Remote = r.Caller.User.Domain(), true
 	}

@@ -57,7 +57,7 @@ func (a *API) scheduleDelayed(ctx context.Context, r *web.Request) (*web.Respons
 		case body.Content[0] != '{':
 			return delayed.Event{}, mxerr.BadJSON("\"content\" must be an object")
 		}
-		sticky, err := stickyFor(r)
+		sticky, err := stickyFor(r, body.State)
 		return delayed.Event{User: r.Caller.User, Room: roomID, Type: r.Path("eventType"), State: body.State, Content: body.Content, Delay: *body.Delay, Sticky: sticky}, err
 	})
 }
@@ -73,7 +73,7 @@ func (a *API) delayByQuery(ctx context.Context, r *web.Request, roomID id.RoomID
 		if err != nil {
 			return delayed.Event{}, err
 		}
-		sticky, err := stickyFor(r)
+		sticky, err := stickyFor(r, state)
 		if err != nil {
 			return delayed.Event{}, err
 		}
@@ -100,7 +100,10 @@ func (a *API) schedule(ctx context.Context, txn graph.TxnRef, read func() (delay
 				return nil, mxerr.Forbidden("entering a room and inviting to one can't be delayed")
 			}
 		}
-		if delay, err = a.Delayed.Schedule(ctx, e, txn); err != nil {
+		delay, err = a.Delayed.Schedule(ctx, e, txn)
+		if errors.Is(err, delayed.ErrTooLong) {
+			return nil, web.Status(err, http.StatusBadRequest)
+		} else if err != nil {
 			return nil, err
 		}
 	}

@@ -55,7 +55,7 @@ func (a *API) sendMessage(ctx context.Context, r *web.Request) (*web.Response, e
 	if typ == "m.room.redaction" {
 		return a.sendRedaction(ctx, r, roomID, content)
 	}
-	sticky, err := stickyFor(r)
+	sticky, err := stickyFor(r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -102,12 +102,12 @@ func massaged(r *web.Request) (int64, error) {
 	return ts, nil
 }
 
-// stickyFor reads for how many milliseconds an event is to stick.
+// stickyFor reads for how many milliseconds an event is to stick. State is there anyway: only messages stick.
 //
 // MSC4354: Sticky events
-func stickyFor(r *web.Request) (int64, error) {
+func stickyFor(r *web.Request, state *string) (int64, error) {
 	const param = "org.matrix.msc4354.sticky_duration_ms"
-	if !r.HasQuery(param) {
+	if state != nil || !r.HasQuery(param) {
 		return 0, nil
 	}
 	ms, err := r.QueryInt(param, 0)
@@ -143,13 +143,9 @@ func (a *API) setState(ctx context.Context, r *web.Request) (*web.Response, erro
 	case "m.room.create":
 		return nil, mxerr.InvalidParam("the room has been created already")
 	}
-	sticky, err := stickyFor(r)
-	if err != nil {
-		return nil, err
-	}
 	event, err := a.Rooms.Send(ctx, room.Message{
 		Room:     roomID,
-		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content, TS: ts, Sticky: sticky},
+		Proposal: room.Proposal{Sender: r.Caller.User, Type: typ, StateKey: &stateKey, Content: content, TS: ts},
 	})
 	if err != nil {
 		return nil, err

@@ -50,9 +50,12 @@ var (
 
 	sqlMails = sqldb.SQL(`SELECT COALESCE(SUM(sent), 0), COALESCE(MIN(created), 0) FROM validations WHERE address = $1 AND created > $2`)
 
+	// The mails of a session are counted from anew when those counted so far are old.
 	sqlPutSession = sqldb.SQL(`INSERT INTO validations (sid, purpose, secret, address, token, attempt, sent, next_link, created, expires, validated)
 		VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, 0)
-		ON CONFLICT (purpose, secret, address) DO UPDATE SET sid = excluded.sid, token = excluded.token, attempt = excluded.attempt, sent = validations.sent + 1,
+		ON CONFLICT (purpose, secret, address) DO UPDATE SET sid = excluded.sid, token = excluded.token, attempt = excluded.attempt,
+			sent = CASE WHEN validations.created <= $10 THEN 1 ELSE validations.sent + 1 END,
+			created = CASE WHEN validations.created <= $10 THEN excluded.created ELSE validations.created END,
 			next_link = excluded.next_link, expires = excluded.expires, validated = 0`)
 
 	sqlForgetMail = sqldb.SQL(`UPDATE validations SET attempt = $2 WHERE sid = $1`)

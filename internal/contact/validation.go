@@ -95,7 +95,8 @@ func (c *Contacts) Request(ctx context.Context, p Purpose, r TokenRequest) (sid 
 		if sent >= mailsPerWindow {
 			return mxerr.LimitExceeded(time.Duration(first+mailWindow.Milliseconds()-at) * time.Millisecond)
 		}
-		_, err = tx.Exec(sqlPutSession, sid, string(p), hash(r.ClientSecret), address, hash(token), *r.SendAttempt, r.NextLink, at, at+linkLifetime.Milliseconds())
+		_, err = tx.Exec(sqlPutSession, sid, string(p), hash(r.ClientSecret), address, hash(token), *r.SendAttempt, r.NextLink, at, at+linkLifetime.Milliseconds(),
+			at-mailWindow.Milliseconds())
 		return err
 	})
 	if err != nil || mailed {

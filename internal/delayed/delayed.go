@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"myelin/internal/graph"
@@ -48,7 +49,7 @@ func Open(ctx context.Context, cfg Config) (*Delayed, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := cfg.DB.Migrate(ctx, migrations...); err != nil {
+	if err := cfg.DB.Migrate(ctx, Migrations...); err != nil {
 		return nil, fmt.Errorf("migrate delayed events: %w", err)
 	}
 	return &Delayed{cfg: cfg, db: cfg.DB, wake: make(chan struct{}, 1)}, nil
@@ -94,23 +95,27 @@ func (e Event) Txn() graph.TxnRef {
 }
 
 // MarshalJSON writes an event as its user is told of it, with the names of fields of older versions of the proposal as well.
+//
+// MSC4140: what a client is told of a delayed event.
 func (e Event) MarshalJSON() ([]byte, error) {
 	m := map[string]any{
 		"delay_id": e.ID, "room_id": e.Room, "type": e.Type, "content": e.Content,
-		"delay_ms": e.Delay, "scheduled_at": e.Scheduled, "delay": e.Delay, "running_since": e.Scheduled,
+		"delay_ms": e.Delay, "delayed_since_ts": e.Scheduled, "scheduled_at": e.Scheduled, "delay": e.Delay, "running_since": e.Scheduled,
 	}
 	if e.State != nil {
 		m["state_key"] = *e.State
 	}
+	outcome := map[string]any{}
 	if e.Finalised != 0 {
-		m["finalised_ts"] = e.Finalised
+		outcome["finalised_ts"], m["finalised"] = e.Finalised, outcome
 	}
 	if e.EventID != "" {
-		m["event_id"] = e.EventID
+		outcome["event_id"] = e.EventID
 	}
 	if e.Error != nil {
-		m["error"] = e.Error
+		outcome["error"] = e.Error
 	}
+	maps.Copy(m, outcome)
 	return json.Marshal(m)
 }
 
@@ -152,15 +157,21 @@ func key(txn graph.TxnRef) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
+// ErrTooLong says that an event would wait too long. The status is 400.
+//
+// MSC4140: clients of today look for the reason beside a code that says nothing.
+var ErrTooLong = mxerr.New(mxerr.CodeUnknown, "an event can be delayed by %d ms at most", MaxDelay.Milliseconds()).
+	With("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED").With("org.matrix.msc4140.max_delay", MaxDelay.Milliseconds())
+
 // Schedule keeps an event until its delay, in milliseconds, is over, and returns the delayed event's ID. A repeated transaction returns the ID of
-// the first. The errors are M_INVALID_PARAM, M_FORBIDDEN for a delay that is too long and M_LIMIT_EXCEEDED for a user who has too
+// the first. The errors are M_INVALID_PARAM, ErrTooLong and M_LIMIT_EXCEEDED for a user who has too
 // many events waiting.
 func (d *Delayed) Schedule(ctx context.Context, e Event, txn graph.TxnRef) (string, error) {
 	switch {
 	case e.Delay <= 0:
 		return "", mxerr.InvalidParam("the delay must be more than 0")
 	case e.Delay > MaxDelay.Milliseconds():
-		return "", mxerr.Forbidden("an event can be delayed by %d ms at most", MaxDelay.Milliseconds())
+		return "", ErrTooLong
 	case len(e.Content) > maxContent:
 		return "", mxerr.TooLarge("an event may have %d bytes at most", maxContent)
 	}
@@ -336,6 +347,12 @@ func (d *Delayed) finalise(ctx context.Context, e Event, status int64, event id.
 		return fmt.Errorf("note what has become of a delayed event: %w", err)
 	}
 	return nil
+}
+
+// Deactivated runs in the transaction that ends an account: nothing more is sent in its name, and what it wanted sent is nobody's business.
+func Deactivated(tx *sqldb.Tx, user id.UserID) error {
+	_, err := tx.Exec(sqlForgetUser, user)
+	return err
 }
 
 // Forget deletes what has become of events long ago. The server runs it now and then.

@@ -143,7 +143,7 @@ func TestScheduling(t *testing.T) {
 		if err := d.Cancel(ctx, "unknown"); !mxerr.Is(err, mxerr.CodeNotFound) {
 			t.Errorf("cancel nothing: %v", err)
 		}
-		for delay, code := range map[int64]mxerr.Code{0: mxerr.CodeInvalidParam, -1: mxerr.CodeInvalidParam, MaxDelay.Milliseconds() + 1: mxerr.CodeForbidden} {
+		for delay, code := range map[int64]mxerr.Code{0: mxerr.CodeInvalidParam, -1: mxerr.CodeInvalidParam, MaxDelay.Milliseconds() + 1: mxerr.CodeUnknown} {
 			if _, err := d.Schedule(ctx, message(alice, delay), graph.TxnRef{}); !mxerr.Is(err, code) {
 				t.Errorf("a delay of %d: %v", delay, err)
 			}
@@ -180,7 +180,7 @@ func TestDue(t *testing.T) {
 			<-r.sent
 		}
 		e := until(t, d, want[4], "sent", func(e Event) bool { return e.status == sent })
-		if e.EventID == "" || e.Finalised == 0 {
+		if e.EventID == "" || e.Finalised == 0 || string(e.Content) != "{}" {
 			t.Errorf("sent is %+v", e)
 		}
 		if fmt.Sprint(r.order) != fmt.Sprint(want) {
@@ -253,6 +253,30 @@ func TestRefused(t *testing.T) {
 		must(t, d.SendNow(t.Context(), byHand))
 		if e, err := d.Get(t.Context(), bob, byHand); err != nil || e.EventID == "" {
 			t.Errorf("sent by hand in the end: %+v, %v", e, err)
+		}
+	})
+}
+
+// Of an account that ends nothing is sent any more, and nothing kept.
+func TestDeactivated(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		ctx, db := t.Context(), open()
+		d := start(t, db, newRooms().send)
+		ended, err := d.Schedule(ctx, message(alice, hour), graph.TxnRef{})
+		must(t, err)
+		must(t, d.Cancel(ctx, ended))
+		_, err = d.Schedule(ctx, message(alice, hour), graph.TxnRef{})
+		must(t, err)
+		_, err = d.Schedule(ctx, message(bob, hour), graph.TxnRef{})
+		must(t, err)
+		must(t, db.Write(ctx, func(tx *sqldb.Tx) error { return Deactivated(tx, alice) }))
+		if _, err := d.Get(ctx, alice, ended); !mxerr.Is(err, mxerr.CodeNotFound) {
+			t.Errorf("what was cancelled: %v", err)
+		}
+		for user, want := range map[id.UserID]int{alice: 0, bob: 1} {
+			if list, err := d.List(ctx, user); err != nil || len(list) != want {
+				t.Errorf("of %s there are %d, %v", user, len(list), err)
+			}
 		}
 	})
 }

@@ -12,7 +12,8 @@
 //   - What is due for one user is sent in the order of its times, and waits for nobody else's for long: users take turns in
 //     a bounded number at a time.
 //   - A user has at most MaxScheduled events waiting, none of which waits longer than MaxDelay. What has become of an event is
-//     kept for Retention, the newest maxFinalised of a user.
+//     kept for Retention, the newest maxFinalised of a user, without the content of what was sent: that is in the room, until it is redacted.
+//   - Nothing of an account that was deactivated is kept.
 //
 // # What it refuses
 //

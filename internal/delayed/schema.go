@@ -2,10 +2,10 @@ package delayed
 
 import "myelin/internal/sqldb"
 
-// Times are in milliseconds since the epoch, delay in milliseconds. due is when the loop next looks at a row: the time of sending, or, of an event
+// Migrations make the table. Times are in milliseconds since the epoch, delay in milliseconds. due is when the loop next looks at a row: the time of sending, or, of an event
 // that is being sent, when somebody else has to go on with it. A finalised event has never as its due. txn is a hash of the client's
 // transaction; NULL means that the request had none.
-var migrations = []sqldb.Migration{{Slice: "delayed", Version: 1, SQL: `
+var Migrations = []sqldb.Migration{{Slice: "delayed", Version: 1, SQL: `
 CREATE TABLE delayed_events (
 	delay_id  TEXT NOT NULL PRIMARY KEY,
 	user_id   TEXT NOT NULL,
@@ -26,6 +26,8 @@ CREATE INDEX delayed_events_due ON delayed_events (due);
 CREATE INDEX delayed_events_user ON delayed_events (user_id, finalised);
 `}, {Slice: "delayed", Version: 2, SQL: `
 	ALTER TABLE delayed_events ADD COLUMN sticky BIGINT NOT NULL DEFAULT 0;
+`}, {Slice: "delayed", Version: 3, SQL: `
+	UPDATE delayed_events SET content = '{}' WHERE status = 2;
 `}}
 
 // never is later than any due.
@@ -61,7 +63,11 @@ var (
 
 	sqlPutOff = sqldb.SQL(`UPDATE delayed_events SET due = $2 WHERE delay_id = $1 AND status = 1`)
 
-	sqlFinalise = sqldb.SQL(`UPDATE delayed_events SET status = $3, due = $4, finalised = $5, event_id = $6, error = $7 WHERE delay_id = $1 AND status = $2`)
+	// What was sent is in the room, where it may be redacted.
+	sqlFinalise = sqldb.SQL(`UPDATE delayed_events SET status = $3, due = $4, finalised = $5, event_id = $6, error = $7,
+		content = CASE WHEN CAST($3 AS BIGINT) = 2 THEN '{}' ELSE content END WHERE delay_id = $1 AND status = $2`)
+
+	sqlForgetUser = sqldb.SQL(`DELETE FROM delayed_events WHERE user_id = $1`)
 
 	// Of what a user's events came to, only the newest are kept.
 	sqlTrim = sqldb.SQL(`DELETE FROM delayed_events WHERE user_id = $1 AND finalised > 0 AND finalised < (

@@ -68,7 +68,7 @@ func wanted(r *web.Request) (w media.Want, err error) {
 	if w.URI, err = media.ParseURI(string(r.Destination), r.Path("mediaId")); err != nil {
 		return w, err
 	}
-	w.Stop = r.Draining()
+	w.Who, w.Stop = string(r.Origin), r.Draining()
 	w.Wait, err = media.ParseWait(r.Query("timeout_ms"))
 	return w, err
 }

@@ -68,9 +68,10 @@ type Media struct {
 	arrivals arrivals
 	touched  touched
 	flights  singleflight.Group
-	// fetches are those from other servers, by server; previewers those of pages, by the user who wants to see them.
-	fetches    gate[id.ServerName]
-	previewers gate[id.UserID]
+	// fetches are those from other servers, by server and by user; previewers those of pages, by the user who wants to see them.
+	fetches, previewers gate
+	// shrinkers are those who have thumbnails made.
+	shrinkers gate
 	// failures are pages of which there was no preview a moment ago, by the hash of their URL.
 	failures *otter.Cache[[32]byte, failure]
 	// decoding is how many bytes images may take at once.
@@ -94,10 +95,9 @@ func Open(ctx context.Context, c Config) (*Media, error) {
 	}
 	m := &Media{
 		db: c.DB, ours: c.Ours, blobs: c.Blobs, client: c.Client, log: c.Log, limits: c.Limits, legacy: c.Legacy, web: c.Web, agent: c.Agent,
-		fetches:    gate[id.ServerName]{most: maxFetches, each: maxFetchesPerServer},
-		previewers: gate[id.UserID]{most: maxPreviews, each: maxPreviewsPerUser},
-		failures:   otter.Must(&otter.Options[[32]byte, failure]{MaximumSize: maxFailures}),
-		decoding:   semaphore.NewWeighted(maxDecoding), full: make(chan struct{}, 1),
+		fetches: gate{most: maxFetches}, previewers: gate{most: maxPreviews}, shrinkers: gate{most: maxShrinkers},
+		failures: otter.Must(&otter.Options[[32]byte, failure]{MaximumSize: maxFailures}),
+		decoding: semaphore.NewWeighted(maxDecoding), full: make(chan struct{}, 1),
 	}
 	m.ctx, m.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return m, nil
@@ -124,6 +124,8 @@ type File struct {
 // Want says which file is wanted, by whom.
 type Want struct {
 	URI
+	// Who wants it: a user or a server; empty where nobody says who he is.
+	Who string
 	// Asker is the name of ours in which other servers are asked.
 	Asker id.ServerName
 	// Wait is how long to wait for a file that was not uploaded yet.

@@ -373,26 +373,75 @@ func TestNotPermitted(t *testing.T) {
 
 // TestGate: no server has more than its share of fetches, and who leaves lets the next one in.
 func TestGate(t *testing.T) {
-	g := gate[id.ServerName]{most: maxFetches, each: maxFetchesPerServer}
+	g := gate{most: maxFetches}
+	from := func(server, user string) []place {
+		return []place{{"server " + server, maxFetchesPerServer}, {"for " + user, maxFetchesPerUser}}
+	}
+	enter := func(ctx context.Context, server, user string) error { return g.enter(ctx, from(server, user)...) }
 	for range maxFetchesPerServer {
-		if err := g.enter(t.Context(), "a.example"); err != nil {
+		if err := enter(t.Context(), "a.example", "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := g.enter(t.Context(), "b.example"); err != nil {
+	if err := enter(t.Context(), "b.example", "x"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := g.enter(ctx, "a.example"); !errors.Is(err, context.Canceled) {
+	if err := enter(gone, "a.example", "y"); !errors.Is(err, context.Canceled) {
 		t.Errorf("one too many: %v", err)
 	}
 	entered := make(chan error, 1)
-	go func() { entered <- g.enter(t.Context(), "a.example") }()
-	g.leave("a.example")
+	go func() { entered <- enter(t.Context(), "a.example", "y") }()
+	g.leave(from("a.example", "x")...)
 	if err := <-entered; err != nil {
 		t.Error(err)
 	}
+	// However many names somebody's servers have, others get their files.
+	for i := g.of["for x"]; i < maxFetchesPerUser; i++ {
+		if err := enter(t.Context(), fmt.Sprintf("%d.example", i), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := enter(gone, "another.example", "x"); !errors.Is(err, context.Canceled) {
+		t.Errorf("one too many of a user: %v", err)
+	}
+	if err := enter(t.Context(), "another.example", "y"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestQueue: who waits for others, here for a server that takes its time, is told so after a while.
+func TestQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &Media{fetches: gate{most: 0}, shrinkers: gate{most: 0}, ctx: t.Context()}
+		begun := time.Now()
+		if _, err := m.fetch(t.Context(), Want{URI: URI{"there.example", "x"}}); !mxerr.Is(err, mxerr.CodeConnectionTimeout) || time.Since(begun) != queueTime {
+			t.Errorf("a file, after %s: %v", time.Since(begun), err)
+		}
+		begun = time.Now()
+		if _, err := m.makeOnce(t.Context(), "x", blob.Hash{}, Size{Width: 32, Height: 32}); !mxerr.Is(err, mxerr.CodeLimitExceeded) || time.Since(begun) != queueTime {
+			t.Errorf("a thumbnail, after %s: %v", time.Since(begun), err)
+		}
+	})
+}
+
+// TestStillAndMoving: who wants what moves gets it, also after somebody had a still one made.
+func TestStillAndMoving(t *testing.T) {
+	each(t, Limits{Thumbnails: 1 << 20}, func(n *node) {
+		u, err := n.Upload(n.ctx, Upload{User: alice, Body: bytes.NewReader(encoded(n.t, quarters(20, 20), typeGIF))})
+		n.ok(err)
+		for range 2 {
+			for animated, want := range map[bool]string{false: typePNG, true: typeGIF} {
+				f, err := n.Thumbnail(n.ctx, Want{URI: u}, Size{Width: 96, Height: 96, Animated: animated})
+				n.ok(err)
+				f.Body.Close()
+				if f.ContentType != want {
+					n.t.Errorf("animated %v: %s", animated, f.ContentType)
+				}
+			}
+		}
+	})
 }
 
 // TestRoundedSizes: clients that want about the same size share a thumbnail, no smaller than any of them wants.

@@ -86,8 +86,9 @@ func (m *Media) Preview(ctx context.Context, user id.UserID, address string, at 
 	if f, known := m.failures.GetIfPresent(key); known && now.Before(f.until) {
 		return nil, f.err
 	}
+	seat := place{string(user), maxPreviewsPerUser}
 	// Who waits for a page has a place until it is done, also after leaving: otherwise leaving would make room for more.
-	if err := m.previewers.enter(ctx, user); err != nil {
+	if err := m.previewers.enter(ctx, seat); err != nil {
 		return nil, err
 	}
 	type result struct {
@@ -96,7 +97,7 @@ func (m *Media) Preview(ctx context.Context, user id.UserID, address string, at 
 	}
 	done := make(chan result, 1)
 	m.busy.Go(func() {
-		defer m.previewers.leave(user)
+		defer m.previewers.leave(seat)
 		answer, err := once(m.ctx, m, "preview "+string(key[:]), func() (json.RawMessage, error) { return m.preview(m.ctx, user, u, key) })
 		done <- result{answer, err}
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,9 +19,13 @@ import (
 )
 
 const (
-	// Bounds of fetches under way: from all servers, and from one of them.
-	maxFetches          = 32
+	// Bounds of fetches under way: all of them, those from one server and those for one user. A server may take its time, and who runs one can give
+	// it many names.
+	maxFetches          = 128
 	maxFetchesPerServer = 6
+	maxFetchesPerUser   = 24
+	// queueTime is how long a fetch waits for its turn. Those who wait are as many as may ask within that time.
+	queueTime = 30 * time.Second
 	// touchEvery is how exactly the last use of a copy is known.
 	touchEvery = time.Hour
 	// maxTouched bounds what is remembered of uses between two writes.
@@ -110,10 +115,14 @@ func once[T any](ctx context.Context, m *Media, name string, do func() (T, error
 
 // Spec: ss Content Repository
 func (m *Media) fetch(ctx context.Context, w Want) (*row, error) {
-	if err := m.fetches.enter(ctx, w.Server); err != nil {
-		return nil, err
+	places := []place{{"server " + string(w.Server), maxFetchesPerServer}, {"for " + w.Who, maxFetchesPerUser}}
+	short, cancel := context.WithTimeout(ctx, queueTime)
+	err := m.fetches.enter(short, places...)
+	cancel()
+	if err != nil {
+		return nil, fetchError(w.URI, err)
 	}
-	defer m.fetches.leave(w.Server)
+	defer m.fetches.leave(places...)
 	wait := min(max(w.Wait, time.Millisecond), maxWait)
 	in, err := m.client.Download(ctx, fedclient.Call{Origin: w.Asker, Destination: w.Server}, w.ID, wait, m.limits.Remote)
 	if err != nil {
@@ -172,25 +181,35 @@ func fetchError(u URI, err error) error {
 	return fmt.Errorf("fetch %s: %w", u, err)
 }
 
-// gate bounds what is under way: all of it, and for each of those who share it. Who waits leaves with its context.
-type gate[K comparable] struct {
-	most, each int
+// gate bounds what is under way: all of it, and of each of those who share it. Who waits leaves with its context.
+type gate struct {
+	most int
 
 	mu     sync.Mutex // guards what follows
 	all    int
-	of     map[K]int
+	of     map[string]int
 	change chan struct{} // closed when somebody leaves
 }
 
-func (g *gate[K]) enter(ctx context.Context, who K) error {
+// place is whose one is taken, and how many of those who bear the name may have one at the same time.
+type place struct {
+	name string
+	most int
+}
+
+// enter takes a place that counts for all of those.
+func (g *gate) enter(ctx context.Context, places ...place) error {
 	for {
 		g.mu.Lock()
 		if g.of == nil {
-			g.of, g.change = make(map[K]int), make(chan struct{})
+			g.of, g.change = make(map[string]int), make(chan struct{})
 		}
-		if g.all < g.most && g.of[who] < g.each {
+		full := func(s place) bool { return g.of[s.name] >= s.most }
+		if g.all < g.most && !slices.ContainsFunc(places, full) {
 			g.all++
-			g.of[who]++
+			for _, s := range places {
+				g.of[s.name]++
+			}
 			g.mu.Unlock()
 			return nil
 		}
@@ -204,12 +223,14 @@ func (g *gate[K]) enter(ctx context.Context, who K) error {
 	}
 }
 
-func (g *gate[K]) leave(who K) {
+func (g *gate) leave(places ...place) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.all--
-	if g.of[who]--; g.of[who] == 0 {
-		delete(g.of, who)
+	for _, s := range places {
+		if g.of[s.name]--; g.of[s.name] == 0 {
+			delete(g.of, s.name)
+		}
 	}
 	close(g.change)
 	g.change = make(chan struct{})

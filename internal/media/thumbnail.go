@@ -74,11 +74,16 @@ func ParseSize(width, height, method, animated string) (s Size, err error) {
 	return s, nil
 }
 
+// method is what a thumbnail is made by, as it is stored. Of what moves there are two, one of which is still.
 func (s Size) method() string {
+	method := "scale"
 	if s.Crop {
-		return "crop"
+		method = "crop"
 	}
-	return "scale"
+	if s.Animated {
+		method += " animated"
+	}
+	return method
 }
 
 // boxes are the sizes that scaled thumbnails are made in, and sides are the longer sides of those that are cropped: few, so that clients which each want
@@ -126,7 +131,7 @@ func (m *Media) Thumbnail(ctx context.Context, w Want, size Size) (*File, error)
 	}
 	t, err := m.findThumbnail(ctx, f.hash, rounded)
 	if err == nil && t == nil {
-		t, err = m.makeOnce(ctx, f.hash, rounded)
+		t, err = m.makeOnce(ctx, w.Who, f.hash, rounded)
 	}
 	if err != nil {
 		return nil, err
@@ -148,10 +153,29 @@ func (m *Media) findThumbnail(ctx context.Context, source blob.Hash, size Size) 
 	return found, err
 }
 
-// makeOnce makes a thumbnail for all who want the same one now.
-func (m *Media) makeOnce(ctx context.Context, source blob.Hash, size Size) (*row, error) {
-	name := fmt.Sprintf("%s %d %d %s %v", source, size.Width, size.Height, size.method(), size.Animated)
-	made, err := once(ctx, m, name, func() (*row, error) { return m.makeThumbnail(m.ctx, source, size) })
+// Bounds of thumbnails that are made, or wait for memory: all of them, and those that one user or server wants.
+const (
+	maxShrinkers        = 64
+	maxShrinkersPerUser = 4
+)
+
+// makeOnce makes a thumbnail for all who want the same one now. It counts for who was the first.
+func (m *Media) makeOnce(ctx context.Context, who string, source blob.Hash, size Size) (*row, error) {
+	name := fmt.Sprintf("%s %d %d %s", source, size.Width, size.Height, size.method())
+	made, err := once(ctx, m, name, func() (*row, error) {
+		seat := place{who, maxShrinkersPerUser}
+		short, cancel := context.WithTimeout(m.ctx, queueTime)
+		err := m.shrinkers.enter(short, seat)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = mxerr.LimitExceeded(queueTime)
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer m.shrinkers.leave(seat)
+		return m.makeThumbnail(m.ctx, source, size)
+	})
 	if err != nil {
 		return nil, err
 	}

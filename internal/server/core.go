@@ -15,6 +15,7 @@ import (
 	"myelin/internal/bus"
 	"myelin/internal/config"
 	"myelin/internal/contact"
+	"myelin/internal/delayed"
 	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
@@ -114,7 +115,7 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		return k.accounts.Close(ctx)
 	})
 	// Commands change devices too, their keys with them, and tell those who share rooms.
-	if err := k.db.Migrate(ctx, append(append(e2ee.Migrations(), graph.Migrations...), push.Migrations...)...); err != nil {
+	if err := k.db.Migrate(ctx, append(append(append(e2ee.Migrations(), graph.Migrations...), push.Migrations...), delayed.Migrations...)...); err != nil {
 		return nil, fmt.Errorf("prepare the tables of rooms and keys: %w", err)
 	}
 	if err := k.openClient(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"myelin/internal/captcha"
 	"myelin/internal/clientapi"
 	"myelin/internal/contact"
+	"myelin/internal/delayed"
 	"myelin/internal/e2ee"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -55,6 +56,9 @@ func (k *core) openContacts(ctx context.Context) (n newcomers, err error) {
 // deactivated takes away what an account has elsewhere when it ends.
 func (k *core) deactivated(tx *sqldb.Tx, pos sqldb.Pos, user id.UserID, erase bool) error {
 	if err := k.contacts.Deactivated(tx, user); err != nil {
+		return err
+	}
+	if err := delayed.Deactivated(tx, user); err != nil {
 		return err
 	}
 	return e2ee.Deactivated(tx, pos, user, erase)

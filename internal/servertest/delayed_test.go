@@ -55,7 +55,7 @@ func TestDelayedEvents(t *testing.T) {
 		for found = alice.OK("GET", Path(delayedEvents, delay), nil); !found.At("finalised_ts").Exists(); {
 			found = alice.OK("GET", Path(delayedEvents, delay), nil)
 		}
-		if found.Text("event_id") != event {
+		if found.Text("event_id") != event || found.Text("finalised", "event_id") != event || found.At("content").Raw != "{}" || found.At("delayed_since_ts").Int() == 0 {
 			t.Errorf("what became of it: %s", found.Body)
 		}
 		nobody.OK("POST", act(delay, "send"), M{})
@@ -95,6 +95,11 @@ func TestDelayedEvents(t *testing.T) {
 			}
 		}
 		nobody.OK("POST", act(mine, "cancel"), M{})
+
+		// Of who goes for good nothing is left to be sent.
+		last := bob.delay(room, 3_600_000, "x", "a last word")
+		bob.Authenticated("POST", "account/deactivate", M{})
+		nobody.Fails(404, "M_NOT_FOUND", "POST", act(last, "send"), M{})
 	})
 }
 
@@ -117,7 +122,7 @@ func TestDelayedEventsOfWrongShape(t *testing.T) {
 		fresh(alice, 400, "M_MISSING_PARAM", M{"delay_ms": 5})
 		fresh(alice, 400, "M_INVALID_PARAM", M{"delay_ms": 0, "content": M{}})
 		fresh(alice, 400, "M_INVALID_PARAM", M{"delay_ms": -4, "content": M{}})
-		fresh(alice, 403, "M_FORBIDDEN", M{"delay_ms": int64(1) << 52, "content": M{}})
+		fresh(alice, 400, "M_UNKNOWN", M{"delay_ms": int64(1) << 52, "content": M{}})
 		fresh(alice, 400, "M_BAD_JSON", M{"delay_ms": "5", "content": M{}})
 		fresh(alice, 400, "M_BAD_JSON", M{"delay_ms": 5, "content": "x"})
 		fresh(s.Anonymous(t), 401, "M_MISSING_TOKEN", body)

@@ -84,7 +84,11 @@ func TestStickyEvents(t *testing.T) {
 		for _, wrong := range []string{sticks(-1), sticks(3_600_001), Query("org.matrix.msc4354.sticky_duration_ms", "long")} {
 			x.alice.Fails(400, "M_INVALID_PARAM", "PUT", Path("rooms", x.room, "send", "org.example.call", Unique("t"))+wrong, M{})
 		}
-		x.alice.OK("PUT", Path("rooms", x.room, "state", "org.example.call", "")+sticks(1000), M{"in": "call"})
+		// State doesn't stick.
+		state := x.alice.OK("PUT", Path("rooms", x.room, "state", "org.example.call", "")+sticks(60_000), M{"in": "call"}).Text("event_id")
+		if e := x.alice.OK("GET", Path("rooms", x.room, "event", state), nil); e.At("msc4354_sticky").Exists() || len(sticky(sync(here))) != 0 {
+			t.Errorf("state sticks: %s", e.Body)
+		}
 	})
 }
 
