@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tidwall/gjson"
+
+	"myelin/internal/account"
 	"myelin/internal/graph"
 	"myelin/internal/sqldb"
 	"myelin/internal/view"
@@ -230,6 +233,14 @@ func (a *API) initialSync(ctx context.Context, r *web.Request) (*web.Response, e
 	if err != nil {
 		return nil, err
 	}
+	ignored, err := a.Accounts.IgnoredUsers(ctx, r.Caller.User)
+	if err != nil {
+		return nil, err
+	}
+	presence = slices.DeleteFunc(presence, func(raw json.RawMessage) bool {
+		_, unwanted := ignored[id.UserID(gjson.GetBytes(raw, "sender").Str)]
+		return unwanted
+	})
 	return web.JSON(map[string]any{
 		"end": streamToken(end), "rooms": rooms, "account_data": data, "presence": append([]json.RawMessage{}, presence...),
 	}), nil
@@ -248,6 +259,13 @@ func (a *API) initialRooms(ctx context.Context, r *web.Request, limit int64, arc
 	rows = slices.DeleteFunc(rows, func(m graph.MemberRow) bool { return m.Forgotten })
 	rooms := []roomInfo{}
 	for _, m := range rows {
+		if m.Membership == graph.Invite {
+			if unwanted, err := a.unwanted(ctx, r.Caller.User, m); err != nil {
+				return nil, err
+			} else if unwanted {
+				continue
+			}
+		}
 		info, err := a.initialRoom(ctx, r, m, limit)
 		if err != nil {
 			return nil, err
@@ -255,6 +273,36 @@ func (a *API) initialRooms(ctx context.Context, r *web.Request, limit int64, arc
 		rooms = append(rooms, info)
 	}
 	return rooms, nil
+}
+
+// unwanted reports whether a user wants to hear nothing of who sent an invite.
+//
+// Spec: cs Ignoring Users
+// Spec: cs Invite permission
+func (a *API) unwanted(ctx context.Context, user id.UserID, m graph.MemberRow) (bool, error) {
+	var sender id.UserID
+	if m.Event != 0 {
+		events, err := a.Graph.Events(ctx, m.Room, []graph.EventNID{m.Event})
+		if err != nil {
+			return false, err
+		}
+		sender = events[0].PDU.Sender()
+	} else {
+		for _, e := range gjson.ParseBytes(m.Stripped).Array() {
+			if e.Get("type").Str == "m.room.member" && e.Get("state_key").Str == string(user) {
+				sender = id.UserID(e.Get("sender").Str)
+			}
+		}
+	}
+	ignored, err := a.Accounts.IgnoredUsers(ctx, user)
+	if err != nil {
+		return false, err
+	}
+	if _, ok := ignored[sender]; ok {
+		return true, nil
+	}
+	rules, err := a.Accounts.InviteRules(ctx, user)
+	return err == nil && rules.Judge(sender) != account.InviteAllowed, err
 }
 
 // initialRoom describes a room, as far as the user may see it.

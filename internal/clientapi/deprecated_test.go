@@ -2,6 +2,7 @@ package clientapi_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -38,6 +39,21 @@ func TestInitialSync(t *testing.T) {
 			all.Get(`rooms.#(membership=="invite").invite.content.membership`).Str != "invite" ||
 			all.Get(`rooms.#(membership=="join").messages.chunk.0.event_id`).Str != last {
 			t.Errorf("all is %s", all)
+		}
+		// Whom bob doesn't want to hear of.
+		for _, unwanted := range []string{`m.ignored_user_list {"ignored_users":{"@alice:here.example":{}}}`, `m.invite_permission_config {"default_action":"block"}`} {
+			typ, content, _ := strings.Cut(unwanted, " ")
+			says := func(content string) {
+				if err := a.accounts.SetData(t.Context(), "@bob:here.example", "", typ, []byte(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			says(content)
+			got := a.ok("bob", "GET /initialSync?limit=1", "")
+			if got.Get("rooms.#").Int() != 1 || typ == "m.ignored_user_list" && got.Get("presence.#").Int() != 0 {
+				t.Errorf("with %s all is %s", typ, got)
+			}
+			says(`{}`)
 		}
 		a.ok("bob", "POST /rooms/"+room+"/leave", "")
 		a.send(room, "secret")

@@ -39,6 +39,8 @@ type api struct {
 	t   *testing.T
 	mux http.Handler
 	bus *bus.Bus
+
+	accounts *account.Accounts
 }
 
 func serve(t *testing.T, open sqldbtest.Open) *api {
@@ -83,7 +85,7 @@ func serve(t *testing.T, open sqldbtest.Open) *api {
 	})
 	mux, err := web.New(web.Config{Routes: table.Routes(), Authenticate: authenticate})
 	must(err)
-	return &api{t: t, mux: mux, bus: b}
+	return &api{t: t, mux: mux, bus: b, accounts: accounts}
 }
 
 func authenticate(_ context.Context, token string, _ *web.Request) (web.Caller, error) {
