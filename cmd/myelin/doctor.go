@@ -80,9 +80,13 @@ func (d *doctor) examine(ctx context.Context, p *program) {
 	}
 	d.good("The configuration is valid.")
 	d.choices(c)
+	d.certificate(c)
 	d.folder(c)
 	running := d.database(ctx, c)
-	d.port(ctx, c, running)
+	d.port(ctx, "client.listen", c.Client.Listen, running)
+	if c.Federation.Enabled && c.Federation.Listen != "" {
+		d.port(ctx, "federation.listen", c.Federation.Listen, running)
+	}
 	d.clients(ctx, c, running)
 	d.wellKnown(ctx, c)
 	d.clock()
@@ -111,6 +115,36 @@ func (d *doctor) choices(c *config.Config) {
 			d.think("metrics.listen is %s: whoever reaches that port can read profiles of the server. See that only you can.", c.Metrics.Listen)
 		}
 	}
+}
+
+// certificate looks at the one that other servers are shown. That its files are right is known.
+//
+// Spec: ss Resolving server names
+func (d *doctor) certificate(c *config.Config) {
+	f := &c.Federation
+	if !f.Enabled || f.TLSCert == "" {
+		return
+	}
+	pair, err := f.Certificate()
+	if err != nil {
+		d.wrong("%v", err)
+		return
+	}
+	from, until := pair.Leaf.NotBefore.UTC().Format(time.DateOnly), pair.Leaf.NotAfter.UTC().Format(time.DateOnly)
+	host := strings.Trim(c.Name().Host(), "[]")
+	switch {
+	case time.Now().After(pair.Leaf.NotAfter), time.Now().Before(pair.Leaf.NotBefore):
+		d.wrong("The certificate in %s (federation.tls_cert) holds from %s until %s only, so no other server talks to this one. Renew it.", f.TLSCert, from, until)
+		return
+	case time.Until(pair.Leaf.NotAfter) < 7*24*time.Hour:
+		d.think("The certificate in %s (federation.tls_cert) runs out on %s.", f.TLSCert, until)
+	}
+	if pair.Leaf.VerifyHostname(host) != nil {
+		d.think("The certificate in %s (federation.tls_cert) is not for %s. That is right only where https://%s/.well-known/matrix/server sends other servers to a name that it is for.",
+			f.TLSCert, host, host)
+		return
+	}
+	d.good("The certificate for other servers is for %s and holds until %s.", host, until)
 }
 
 func loopback(host string) bool {
@@ -247,18 +281,18 @@ func messageOnly(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// port looks whether the port for clients is ours or free.
-func (d *doctor) port(ctx context.Context, c *config.Config, running bool) {
+// port looks whether a port is ours or free.
+func (d *doctor) port(ctx context.Context, key, address string, running bool) {
 	if running {
 		return // it answers for itself below
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Client.Listen)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
-		d.wrong("Another program has %s (client.listen), or this machine has no such address: %v.", c.Client.Listen, err)
+		d.wrong("Another program has %s (%s), or this machine has no such address: %v.", address, key, err)
 		return
 	}
 	l.Close()
-	d.good("The port %s (client.listen) is free.", c.Client.Listen)
+	d.good("The port %s (%s) is free.", address, key)
 }
 
 // versionsPath answers on every homeserver, without a token.

@@ -48,7 +48,7 @@ func newRoot() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.sources.File, "config", os.Getenv(config.FileVariable), "path of a TOML file with the configuration")
 	flags.StringArrayVarP(&p.sources.Options, "option", "o", nil, "set one key of the configuration: -o key=value (repeatable)")
-	root.AddCommand(serve, p.userCommand(), p.tokenCommand(), p.reportCommand(), p.noticeCommand(), p.appserviceCommand(), p.mediaCommand(), p.configCommand(), p.doctorCommand(), versionCommand())
+	root.AddCommand(serve, p.userCommand(), p.tokenCommand(), p.keyCommand(), p.reportCommand(), p.noticeCommand(), p.appserviceCommand(), p.mediaCommand(), p.configCommand(), p.doctorCommand(), versionCommand())
 	return root
 }
 

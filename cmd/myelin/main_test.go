@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"myelin/internal/nettest"
 	"myelin/internal/sqldb"
 	"myelin/matrix/stateres"
 )
@@ -129,6 +131,20 @@ func TestDoctor(t *testing.T) {
 	out, err = call(t, "", "doctor", "-o", "client.listen=x")
 	if err == nil || !strings.Contains(out, "- client.listen:") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	authority, err := nettest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Certify("there.example", "tls.crt", "tls.key"); err != nil {
+		t.Fatal(err)
+	}
+	serving := []string{"doctor", "-o", "client.listen=127.0.0.1:0", "-o", "federation.listen=" + busy.Addr().String(), "-o", "federation.tls_cert=tls.crt", "-o", "federation.tls_key=tls.key", "-o"}
+	for name, want := range map[string]string{"there.example": "+ The certificate for other servers is for there.example", "here.example": "is not for here.example"} {
+		out, err = call(t, "", append(serving, "server_name="+name)...)
+		if err == nil || !strings.Contains(out, want) || !strings.Contains(out, "(federation.listen), or this machine has no such address") {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 	mustCall(t, "", "token", "list") // makes the data folder
 	out, err = call(t, "", "doctor", "-o", "client.listen=127.0.0.1:0")
@@ -255,6 +271,10 @@ func TestProcess(t *testing.T) {
 	}
 	mustCall(t, "", "user", "create", "alice")
 
+	if out, err := call(t, "", "key", "rotate"); err == nil || !strings.Contains(err.Error(), "Stop it") {
+		t.Errorf("a key is retired that a running server signs with: %v %s", err, out)
+	}
+
 	// SIGHUP takes up the log's level, and refuses a broken file.
 	level("debug")
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -273,11 +293,26 @@ func TestProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.wait()
+	rotated := strings.Fields(mustCall(t, "", "key", "rotate"))
 	p = launch(t, dir)
+	var keys struct {
+		Now map[string]any `json:"verify_keys"`
+		Old map[string]any `json:"old_verify_keys"`
+	}
+	resp, err := http.Get(p.url + "/_matrix/key/v2/server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = json.NewDecoder(resp.Body).Decode(&keys)
+	resp.Body.Close()
+	fresh, retired := rotated[0], rotated[len(rotated)-3]
+	if err != nil || len(keys.Now) != 1 || keys.Now[fresh] == nil || len(keys.Old) != 1 || keys.Old[retired] == nil {
+		t.Errorf("after %q the server publishes %v, %v", rotated, keys, err)
+	}
 	if out := mustCall(t, "", "user", "list"); !strings.Contains(out, "@alice:localhost") {
 		t.Error(out)
 	}
-	resp, err := http.Get(p.url)
+	resp, err = http.Get(p.url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -134,9 +135,16 @@ func checkURL(s string) error {
 
 func parseNetwork(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return netip.Prefix{}, errors.New("addresses with a zone match nothing")
+		}
 		return a.Unmap().Prefix(a.Unmap().BitLen())
 	}
 	p, err := netip.ParsePrefix(s)
+	// Addresses are compared in their short form, so a network of mapped ones would match nothing.
+	if mapped := 128 - 32; err == nil && p.Addr().Is4In6() && p.Bits() >= mapped {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+	}
 	return p.Masked(), err
 }
 

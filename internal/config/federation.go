@@ -151,7 +151,7 @@ func readFile(key, path string) ([]byte, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s: %s may not be read by the user that runs this; give it the right to", key, path)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, fmt.Errorf("%s: %w; write the path of a file that can be read", key, err)
 	}
 	return text, nil
 }

@@ -60,6 +60,9 @@ func TestFederationKeys(t *testing.T) {
 		"a key alone":            {options("federation.listen=:8448", "federation.tls_key=/a"), []string{"federation.tls_cert", "certificate"}},
 		"TLS without a port":     {options("federation.tls_cert=/a", "federation.tls_key=/b"), []string{"federation.tls_cert", "federation.listen", ":8448"}},
 		"not a network":          {options("federation.allow_networks=10.0.0"), []string{"federation.allow_networks", "10.0.0.0/8"}},
+		"a network with a zone":  {options("federation.allow_networks=fe80::1%eth0"), []string{"federation.allow_networks", "10.0.0.0/8"}},
+		"a word for yes":         {options("federation.enabled=perhaps"), []string{"federation.enabled", "true"}},
+		"a port of letters":      {options("federation.listen=:https"), []string{"federation.listen", ":8448"}},
 		"a URL for a server":     {options("federation.deny=https://evil.example"), []string{"federation.deny", "*.example.org"}},
 		"notaries":               {options("federation.notaries=notary.example.org,192.0.2.1:8448"), nil},
 		"a network of notary":    {options("federation.notaries=*.example.org"), []string{"federation.notaries", "example.org"}},
@@ -100,7 +103,7 @@ func TestFiles(t *testing.T) {
 		"prose":                {Federation{TLSCert: prose, TLSKey: key}, []string{"federation.tls_cert", "PEM"}},
 		"no authority":         {Federation{CAFile: folder + "/none"}, []string{"federation.ca_file", "there is no file"}},
 		"authority of prose":   {Federation{CAFile: prose}, []string{"federation.ca_file", "BEGIN CERTIFICATE"}},
-		"a folder":             {Federation{CAFile: folder}, []string{"federation.ca_file"}},
+		"a folder":             {Federation{CAFile: folder}, []string{"federation.ca_file", "write the path"}},
 		"all problems at once": {Federation{TLSCert: prose, TLSKey: key, CAFile: prose}, []string{"federation.tls_cert", "federation.ca_file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,9 +125,9 @@ func TestFiles(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	f := Federation{AllowNetworks: []string{"10.1.2.3/8", "::1"}}
+	f := Federation{AllowNetworks: []string{"10.1.2.3/8", "::1", "::ffff:10.2.0.0/112"}}
 	got := f.Networks()
-	if len(got) != 2 || got[0].String() != "10.0.0.0/8" || got[1].String() != "::1/128" {
+	if len(got) != 3 || got[2].String() != "10.2.0.0/16" || got[0].String() != "10.0.0.0/8" || got[1].String() != "::1/128" {
 		t.Errorf("%v", got)
 	}
 }

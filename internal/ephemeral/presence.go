@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"myelin/internal/graph"
 	"myelin/internal/sqldb"
 	"myelin/matrix/canon"
 	"myelin/matrix/id"
@@ -53,6 +54,8 @@ type Presence struct {
 	// LastActive is in milliseconds since the epoch, 0 for never. While CurrentlyActive it may be out of date.
 	LastActive      int64
 	CurrentlyActive bool
+	// Rooms are those of a user of another server, for who is to hear of a change at once. Only what is told on the bus has them.
+	Rooms []graph.RoomNID
 }
 
 const (

@@ -105,6 +105,10 @@ func (e *Ephemeral) RemotePresence(ctx context.Context, told []Presence) error {
 		if len(rooms) == 0 {
 			continue
 		}
+		p.Rooms = make([]graph.RoomNID, len(rooms))
+		for i, m := range rooms {
+			p.Rooms[i] = m.Room
+		}
 		p.LastActive = max(0, min(p.LastActive, at))
 		p.CurrentlyActive = p.CurrentlyActive && p.State == Online
 		p.StatusMsg = strings.ReplaceAll(p.StatusMsg, "\x00", "")
@@ -165,6 +169,10 @@ func (e *Ephemeral) expireRemote(ctx context.Context, at int64) error {
 			n = len(silent)
 			for _, p := range silent {
 				gone := Presence{User: p.User, State: Offline, StatusMsg: p.StatusMsg, LastActive: p.LastActive}
+				var err error
+				if gone.Rooms, err = graph.JoinedRooms(tx, p.User); err != nil {
+					return err
+				}
 				if err := hear(tx, gone, at); err != nil {
 					return err
 				}

@@ -119,7 +119,7 @@ func TestOtherServersUsersAreThere(t *testing.T) {
 		n.comes(name, erin, "join")
 		n.ok(n.RemotePresence(n.ctx, is(erin, Online, true)))
 		n.ok(n.RemotePresence(n.ctx, is(erin, Online, true)))
-		if news := n.took(); len(news) != 1 || news[0].Kind != bus.Presence || news[0].Pos != n.last() {
+		if news := n.took(); len(news) != 1 || news[0].Kind != bus.Presence || news[0].Pos != n.last() || len(news[0].Data.(*Presence).Rooms) != 1 {
 			t.Fatalf("the bus told %v", news)
 		}
 		if got := n.sees(bob, erin); got != isActive {
@@ -135,7 +135,11 @@ func TestOtherServersUsersAreThere(t *testing.T) {
 		if got := n.sees(bob, erin); got != isActive {
 			t.Errorf("after a while bob sees %s", got)
 		}
+		n.took()
 		n.ok(n.expireRemote(n.ctx, now()+remoteSilence.Milliseconds()+1))
+		if news := n.took(); len(news) != 1 || len(news[0].Data.(*Presence).Rooms) != 1 {
+			t.Errorf("after a long silence the bus told %v", news)
+		}
 		if got := n.sees(bob, erin); got != isOffline {
 			t.Errorf("after a long silence bob sees %s", got)
 		}

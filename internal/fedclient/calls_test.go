@@ -211,6 +211,32 @@ func TestAnswersOfTheWrongThing(t *testing.T) {
 	}
 }
 
+// A transaction that has arrived is not sent again because of what the other server says of its events.
+//
+// Spec: ss sendTransaction
+func TestRemarksOnEvents(t *testing.T) {
+	n := newNetwork(t)
+	r := n.remote("hs.example", "8.8.8.1")
+	c := n.sqlite()
+	answer := ""
+	r.mux.HandleFunc("PUT /_matrix/federation/v1/send/{txn}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) })
+	for body, want := range map[string]string{
+		`{}`: "null", `{"pdus":null}`: "null", `{"pdus":[]}`: "null", `{"pdus":{"$a":null,"$b":[],"$c":{"error":""}}}`: "null",
+		`{"pdus":{"$a":{"error":null},"$b":{"error":"no"},"$c":{}}}`:    `{"$b":"no"}`,
+		`{"pdus":{"$a":{"error":{"errcode":"M_FORBIDDEN"}},"$b":"ok"}}`: `{"$a":"{\"errcode\":\"M_FORBIDDEN\"}"}`,
+	} {
+		answer = body
+		refused, err := c.SendTransaction(t.Context(), to("hs.example"), "t", Transaction{PDUs: raws(`{}`)})
+		if got, _ := json.Marshal(refused); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v; want %s", body, got, err, want)
+		}
+	}
+	answer = "<html>"
+	if _, err := c.SendTransaction(t.Context(), to("hs.example"), "t", Transaction{}); err == nil {
+		t.Error("what a proxy says counts as the server's answer")
+	}
+}
+
 // Servers from before the second versions.
 //
 // Spec: ss sendInviteV1

@@ -38,6 +38,8 @@ type Resolution struct {
 	WellKnown id.ServerName
 	// Steps says in words how this was found out.
 	Steps []string
+	// Doubts are those of the steps that the operator of the server can't have meant.
+	Doubts []string
 
 	// port tells pools of connections apart: the explicit one, or 0 where SRV records or the default decide.
 	port uint16
@@ -122,7 +124,12 @@ func (c *Client) locate(ctx context.Context, name id.ServerName) (Resolution, er
 		}
 		host = known.delegate.Host()
 	} else {
-		r.step("https://%s/.well-known/matrix/server gives no answer that counts: %v.", host, known.err)
+		const file = "https://%s/.well-known/matrix/server gives no answer that counts: %v."
+		if errors.Is(known.err, errMisread) {
+			r.Doubts = append(r.Doubts, fmt.Sprintf(file, host, known.err))
+		} else {
+			r.step(file, host, known.err)
+		}
 	}
 	// 3.3 to 3.5, or 4 to 6
 	r.Host, r.TLSName = host, host

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"myelin/matrix/canon"
 	"myelin/matrix/id"
 	"myelin/matrix/sign"
 )
@@ -31,22 +32,42 @@ func (c *Client) SendTransaction(ctx context.Context, call Call, txnID string, t
 	body := appendTransaction(nil, call.Origin, t)
 	rq := request{op: "sendTransaction", method: http.MethodPut, path: segments(v1, "send", txnID), body: body, timeout: 2 * time.Minute, limit: maxMediumAnswer}
 	var answer struct {
-		PDUs map[id.EventID]struct {
-			Error string `json:"error"`
-		} `json:"pdus"`
+		PDUs json.RawMessage `json:"pdus"`
 	}
 	if err := c.decode(ctx, call, rq, &answer); err != nil {
 		return nil, err
 	}
-	for event, result := range answer.PDUs {
-		if result.Error != "" {
-			if refused == nil {
-				refused = make(map[id.EventID]string)
-			}
-			refused[event] = clip(result.Error)
-		}
+	return refusedPDUs(answer.PDUs), nil
+}
+
+// refusedPDUs reads what a server says against single events, as far as it can be understood: the transaction has arrived, and to send it again for
+// the sake of a remark would be of no use to anybody.
+func refusedPDUs(raw []byte) map[id.EventID]string {
+	var results map[id.EventID]json.RawMessage
+	if json.Unmarshal(raw, &results) != nil {
+		return nil
 	}
-	return refused, nil
+	var refused map[id.EventID]string
+	for event, result := range results {
+		var said struct {
+			Error json.RawMessage `json:"error"`
+		}
+		if json.Unmarshal(result, &said) != nil || len(said.Error) == 0 || string(said.Error) == "null" {
+			continue
+		}
+		why, ok := canon.Text(said.Error)
+		if !ok {
+			why = string(said.Error)
+		}
+		if why == "" {
+			continue
+		}
+		if refused == nil {
+			refused = make(map[id.EventID]string)
+		}
+		refused[event] = clip(why)
+	}
+	return refused
 }
 
 // appendTransaction writes the body of a transaction without looking into its parts.

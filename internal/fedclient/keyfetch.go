@@ -2,6 +2,7 @@ package fedclient
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -176,7 +177,7 @@ func (r *ring) close() {
 // refresh asks a server for its keys and ends the flight.
 func (c *Client) refresh(server id.ServerName, s *keySet, f *flight) {
 	began := time.Now()
-	held, err := c.fetchDirect(c.ctx, server)
+	held, _, err := c.fetchDirect(c.ctx, server)
 	outcome := "ok"
 	if err != nil {
 		outcome = "failed"
@@ -197,29 +198,50 @@ func (c *Client) refresh(server id.ServerName, s *keySet, f *flight) {
 		s.next = now.Add(backoff(s.failures, keyRetry, keyRetryMost))
 		return
 	}
+	c.renewed(server, s, held, now)
+}
+
+// renewed notes what a server has just said of its keys. The caller holds s.mu.
+func (c *Client) renewed(server id.ServerName, s *keySet, held map[sign.KeyID]remoteKey, now time.Time) {
 	s.keys, s.loaded, s.failures = held, true, 0
 	s.answered, s.next = now, now.Add(keyRefresh)
 	c.ring.known(server, s)
 }
 
-// fetchDirect gets a server's keys from itself, keeps them, and returns all that count from now on.
+// Published asks a server for its keys, whatever is known of them, and returns the object that it signed.
 //
 // Spec: ss getServerKey
-func (c *Client) fetchDirect(ctx context.Context, server id.ServerName) (map[sign.KeyID]remoteKey, error) {
+func (c *Client) Published(ctx context.Context, server id.ServerName) (json.RawMessage, error) {
+	held, object, err := c.fetchDirect(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	s := c.ring.set(server)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.renewed(server, s, held, time.Now())
+	return object, nil
+}
+
+// fetchDirect gets a server's keys from itself, keeps them, and returns all that count from now on, and the object that the server signed.
+//
+// Spec: ss getServerKey
+func (c *Client) fetchDirect(ctx context.Context, server id.ServerName) (map[sign.KeyID]remoteKey, json.RawMessage, error) {
 	rq := request{op: "getServerKey", method: http.MethodGet, path: "/_matrix/key/v2/server", unsigned: true, beside: true, timeout: keyFetchTimeout, limit: maxKeyObject}
 	a, err := c.send(ctx, Call{Destination: server, Urgent: true}, rq)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer a.Close()
 	raw, err := io.ReadAll(a.body)
 	if err != nil {
-		return nil, c.broken(Call{Destination: server}, rq.op, err)
+		return nil, nil, c.broken(Call{Destination: server}, rq.op, err)
 	}
 	now := time.Now()
 	got, err := parseServerKeys(raw, server, now)
 	if err != nil {
-		return nil, fmt.Errorf("keys of %s: %w", server, err)
+		return nil, nil, fmt.Errorf("keys of %s: %w", server, err)
 	}
-	return c.storeDirect(ctx, got, now)
+	held, err := c.storeDirect(ctx, got, now)
+	return held, raw, err
 }

@@ -416,6 +416,46 @@ func TestVerifyJSON(t *testing.T) {
 	}
 }
 
+// Who looks at a server now is not told what it said before.
+func TestPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		r := n.remote("hs.example", "8.8.8.1")
+		c := n.sqlite()
+		for fetches := 1; fetches <= 2; fetches++ {
+			raw, err := c.Published(t.Context(), "hs.example")
+			check(t, err)
+			check(t, sign.Verify(raw, "hs.example", r.key.ID, r.key.Public()))
+			if r.keyFetches() != fetches {
+				t.Errorf("%d fetches instead of %d", r.keyFetches(), fetches)
+			}
+			r.mu.Lock()
+			r.key = newKey(t, "two")
+			r.mu.Unlock()
+		}
+		if _, err := c.Published(t.Context(), "nowhere.example"); err == nil {
+			t.Error("a server that isn't there publishes keys")
+		}
+	})
+}
+
+// A file that leads nowhere is told as what its owner didn't mean; none at all is not.
+func TestDoubts(t *testing.T) {
+	for body, doubts := range map[string]int{`{"m.server":"https://matrix.example"}`: 1, `<html>`: 1, "": 0, `{"m.server":"8.8.8.1:1"}`: 0} {
+		n := newNetwork(t)
+		n.web("hs.example", "8.8.8.1", func(w http.ResponseWriter, _ *http.Request) {
+			if body == "" {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			fmt.Fprint(w, body)
+		})
+		found, err := n.sqlite().Resolve(t.Context(), "hs.example")
+		if check(t, err); len(found.Doubts) != doubts {
+			t.Errorf("%q: %q", body, found.Doubts)
+		}
+	}
+}
+
 // Spec: ss perspectivesKeyQuery
 func TestNotarise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,9 @@ type wellKnown struct {
 // errDefinite marks answers that asking again would not change soon.
 var errDefinite = errors.New("the server has no valid file")
 
+// errMisread marks files that are there and say nothing that can be followed.
+var errMisread = errors.New("it can't be followed")
+
 // wellKnown returns what is remembered, or fetches it. The error is that of a caller who gave up.
 //
 // Spec: ss getWellKnown
@@ -103,7 +106,7 @@ func (c *Client) readWellKnown(ctx context.Context, host string) (id.ServerName,
 	}
 	delegate, err := parseWellKnown(raw)
 	if err != nil {
-		return "", 0, fmt.Errorf("%w: %w", errDefinite, err)
+		return "", 0, fmt.Errorf("%w: %w: %w", errDefinite, errMisread, err)
 	}
 	return delegate, lifetime(resp.Header, time.Now()), nil
 }

@@ -84,8 +84,8 @@ func Open(ctx context.Context, cfg Config) (*Set, error) {
 	return s, nil
 }
 
-// Rotate retires the current key of a name and makes a new one. The running Set is unchanged:
-// the new key signs from the next Open on.
+// Rotate retires the current key of a name and makes a new one. A Set that is open is unchanged: the new key signs from the next
+// Open on. So no server may run meanwhile: nobody believes what a key signed after it was retired.
 func Rotate(ctx context.Context, db *sqldb.DB, name id.ServerName) error {
 	key, err := generate()
 	if err != nil {

@@ -101,6 +101,7 @@ func (k *core) commands() (*web.Mux, error) {
 		{Method: http.MethodPost, Path: "/tokens", Op: "createRegistrationToken", Handle: k.createToken},
 		{Method: http.MethodGet, Path: "/tokens", Op: "listRegistrationTokens", Handle: k.listTokens},
 		{Method: http.MethodGet, Path: "/federation/{server}", Op: "examineServer", Handle: k.examineServer},
+		{Method: http.MethodPost, Path: "/keys/{server}/rotate", Op: "rotateKey", Handle: k.rotateKey},
 		{Method: http.MethodPost, Path: "/notices", Op: "sendNotice", Handle: k.sendNotice},
 		{Method: http.MethodGet, Path: "/troubles", Op: "listTroubles", Handle: k.listTroubles},
 		{Method: http.MethodGet, Path: "/reports", Op: "listReports", Handle: k.listReports},

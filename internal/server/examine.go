@@ -92,6 +92,9 @@ func (x *examiner) examine(ctx context.Context) {
 	for _, step := range found.Steps {
 		x.say(Good, "%s", sentence(step))
 	}
+	for _, doubt := range found.Doubts {
+		x.say(Think, "%s", sentence(doubt))
+	}
 	if err != nil {
 		x.say(Wrong, "It can't be found out where %s is: %v.", x.name, err)
 		return
@@ -247,7 +250,8 @@ func (x *examiner) software(ctx context.Context) bool {
 //
 // Spec: ss getServerKey
 func (x *examiner) keys(ctx context.Context) bool {
-	raw, err := x.client.Notarise(ctx, x.name, time.Now().Add(keysHoldTime).UnixMilli(), netip.Addr{})
+	// What was had of them before says nothing about now.
+	raw, err := x.client.Published(ctx, x.name)
 	if err != nil {
 		x.say(Wrong, "Its keys can't be had, so nothing that it sends can be believed: %v.", err)
 		return false

@@ -74,7 +74,7 @@ func (s *Server) listen() (ports []*port, err error) {
 	add := func(key, address string, h http.Handler) (*port, error) {
 		l, err := s.own.Listen("tcp", address)
 		if err != nil {
-			return nil, fmt.Errorf("listen on %s (%s): %w", address, key, err)
+			return nil, fmt.Errorf("%s: nothing can listen on %s: %w; stop the program that has the port, or write another address of this machine or another port", key, address, err)
 		}
 		p := newPort(l, h, s.log)
 		ports = append(ports, p)

@@ -253,6 +253,28 @@ func TestFederatedEphemera(t *testing.T) {
 	})
 }
 
+// Who waits for news is told at once that somebody on another server is there, and not with the next other news.
+func TestFederatedPresenceWakes(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		x := acrossTwo(t, n)
+		for _, state := range []string{"unavailable", "online"} {
+			since := x.alice.Sync("").Next
+			began := time.Now()
+			x.bob.OK("PUT", Path("presence", x.bob.User, "status"), M{"presence": state, "status_msg": "now " + state})
+			for seen := false; !seen; {
+				s := x.alice.Sync(since, "timeout", "60000")
+				since = s.Next
+				for _, e := range s.At("presence", "events").Array() {
+					seen = seen || e.Get("sender").Str == x.bob.User && e.Get("content.status_msg").Str == "now "+state
+				}
+				if took := time.Since(began); took > 50*time.Second {
+					t.Fatalf("alice waits for %s", took)
+				}
+			}
+		}
+	})
+}
+
 func TestFederatedQueries(t *testing.T) {
 	EachNet(t, func(t *testing.T, n *Net) {
 		a, b := n.Start("a.test"), n.Start("b.test")

@@ -89,12 +89,13 @@ func (h *hub) entry(e bus.Entry) {
 		return
 	case e2ee.ListChange:
 		h.wakeAll(data.Rooms)
+	case *ephemeral.Presence:
+		h.wakeAll(data.Rooms) // of a user of another server, who has no feed
 	}
 	own := h.feeds[e.User]
 	switch e.Kind {
 	case bus.Presence:
-		// Those who share a room with the user may want to know. Only local users have feeds; of others
-		// those hear who look for another reason.
+		// Those who share a room with the user may want to know.
 		if own != nil && own.loaded {
 			for room := range own.seats {
 				if t := h.rooms[room]; t != nil {

@@ -27,6 +27,7 @@ var (
 	stmtBeat = sqldb.SQL(`INSERT INTO nodes (node, expires) VALUES ($1, $2)
 		ON CONFLICT (node) DO UPDATE SET expires = excluded.expires`)
 	stmtForgetNodes = sqldb.SQL(`DELETE FROM nodes WHERE expires < $1`)
+	stmtAlive       = sqldb.SQL(`SELECT 1 FROM nodes WHERE expires > $1 LIMIT 1`)
 	stmtForgetNode  = sqldb.SQL(`DELETE FROM nodes WHERE node = $1`)
 	stmtTaken       = sqldb.SQL(`SELECT 1 FROM leases JOIN nodes ON nodes.node = leases.node
 		WHERE leases.name = $1 AND nodes.expires > $2 AND leases.node <> $3`)
@@ -37,6 +38,22 @@ var (
 	stmtGiveUp = sqldb.SQL(`UPDATE leases SET node = '' WHERE name = $1 AND node = $2 AND token = $3`)
 	stmtHeld   = sqldb.SQL(`SELECT 1 FROM leases WHERE name = $1 AND node = $2 AND token = $3 FOR UPDATE`)
 )
+
+// DefaultTTL is how long a node that shows no sign of life counts as alive, unless Config says otherwise.
+const DefaultTTL = 15 * time.Second
+
+// Alive reports whether any node works on the database, as far as its sign of life tells.
+func Alive(ctx context.Context, db *sqldb.DB) (alive bool, err error) {
+	err = db.Read(ctx, func(tx *sqldb.Tx) error {
+		var one int
+		alive, err = tx.Get(stmtAlive, []any{time.Now().UnixMilli()}, &one)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for living nodes: %w", err)
+	}
+	return alive, nil
+}
 
 // ErrLost says that a lease is not held any more.
 var ErrLost = errors.New("work: the lease is lost")
@@ -51,7 +68,7 @@ type Config struct {
 	// processes that live must not share it. Empty: random.
 	Node string
 
-	// TTL is how long a node that shows no sign of life keeps its leases. 0 means 15 s.
+	// TTL is how long a node that shows no sign of life keeps its leases. 0 means DefaultTTL.
 	TTL time.Duration
 }
 
@@ -82,7 +99,7 @@ func New(c Config) *Runner {
 		c.Node = rand.Text()
 	}
 	if c.TTL == 0 {
-		c.TTL = 15 * time.Second
+		c.TTL = DefaultTTL
 	}
 	g := NewGroup(c.Log)
 	r := &Runner{Group: g, db: c.DB, bus: c.Bus, log: g.log, node: c.Node, ttl: c.TTL, held: make(map[*Lease]func())}
