@@ -1,6 +1,6 @@
 // Command myelin is a Matrix homeserver.
 //
-// Without arguments it serves. The other commands look after accounts, registration tokens and the
+// Without arguments it serves. The other commands look after accounts, registration tokens, the signing key and the
 // configuration, and say what is wrong ("myelin doctor"). Those that need the server's data
 // ask the running server over the socket in its data folder, and open the data themselves
 // if none runs.

@@ -290,6 +290,30 @@ func TestRestartTakesLeasesBack(t *testing.T) {
 	})
 }
 
+// A node that holds a lease is seen by whoever looks at the database, until it stops or dies.
+func TestAlive(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, open sqldbtest.Open) {
+		n := newNode(t, open, "one")
+		expect := func(want bool, when string) {
+			t.Helper()
+			if alive, err := work.Alive(t.Context(), n.db); err != nil || alive != want {
+				t.Errorf("%s: alive %v, %v", when, alive, err)
+			}
+		}
+		expect(false, "before it holds anything")
+		holds := make(chan struct{})
+		n.run.Lead("crown", func(ctx context.Context, _ *work.Lease) error {
+			close(holds)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		<-holds
+		expect(true, "while it holds a lease")
+		n.run.Stop()
+		expect(false, "after it stopped")
+	})
+}
+
 // A job keeps its rhythm over a restart, whatever its runs return.
 func TestSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
