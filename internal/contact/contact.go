@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
+
+	"golang.org/x/text/cases"
 
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -69,8 +70,13 @@ func (c *Contacts) Owner(ctx context.Context, medium, address string) (user id.U
 	return user, ok, err
 }
 
+// folded is the form in which addresses are compared.
+//
+// Spec: appendices E-Mail
+func folded(address string) string { return cases.Fold().String(address) }
+
 func owner(tx *sqldb.Tx, medium, address string) (user id.UserID, ok bool, err error) {
-	ok, err = tx.Get(sqlOwner, []any{medium, strings.ToLower(address)}, &user)
+	ok, err = tx.Get(sqlOwner, []any{medium, folded(address)}, &user)
 	if err != nil {
 		return "", false, fmt.Errorf("look up an address: %w", err)
 	}
@@ -135,7 +141,7 @@ var errInUse = mxerr.New(mxerr.CodeThreepidInUse, "this address belongs to anoth
 // Spec: cs delete3pidFromAccount
 func (c *Contacts) Remove(ctx context.Context, user id.UserID, medium, address string) error {
 	return c.db.Write(ctx, func(tx *sqldb.Tx) error {
-		_, err := tx.Exec(sqlRemove, medium, strings.ToLower(address), user)
+		_, err := tx.Exec(sqlRemove, medium, folded(address), user)
 		return err
 	})
 }

@@ -9,6 +9,15 @@ import (
 	"myelin/matrix/mxerr"
 )
 
+// Spec: appendices E-Mail
+func TestParseEmail(t *testing.T) {
+	for address, want := range map[string]string{"bob@Example.com": "bob@example.com", "Strauß@Example.com": "strauss@example.com", "Ä@b.example": "ä@b.example"} {
+		if got, err := ParseEmail(address); err != nil || got != want {
+			t.Errorf("%s is compared as %q, %v", address, got, err)
+		}
+	}
+}
+
 var sqlAge = sqldb.SQL(`UPDATE validations SET created = created - $1`)
 
 // What one address is mailed in an hour is bounded in every hour, also for a session that is kept going for many.

@@ -12,7 +12,7 @@
 //   - The secrets of clients and the tokens in links are stored as SHA-256 hashes.
 //   - What anybody can make this server mail to one address is bounded, per hour, and so are the mails on their way at once and the time that
 //     each of them may take. A mail server that hangs keeps nobody waiting who wants no mail.
-//   - Addresses are compared in lower case.
+//   - Addresses are compared with their case folded.
 //
 // # What it refuses
 //

@@ -151,7 +151,7 @@ func ParseEmail(s string) (string, error) {
 	if err != nil || a.Name != "" || a.Address != s || len(s) > maxAddress || strings.ContainsAny(s, "\r\n\x00<>\"") {
 		return "", mxerr.InvalidParam("this is not an e-mail address")
 	}
-	return strings.ToLower(a.Address), nil
+	return folded(a.Address), nil
 }
 
 func goodSecret(s string) bool {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/text/cases"
+
 	"myelin/internal/ours"
 	"myelin/internal/sqldb"
 	"myelin/matrix/id"
@@ -92,7 +94,7 @@ type Address struct{ Medium, Address string }
 // Spec: appendices 3PID Types
 func (a Address) normal() Address {
 	if a.Medium == "email" {
-		a.Address = strings.ToLower(strings.TrimSpace(a.Address))
+		a.Address = cases.Fold().String(strings.TrimSpace(a.Address))
 	}
 	return a
 }
