@@ -332,9 +332,7 @@ func (g *Graph) settled(j *job) {
 		r.mu.Lock()
 		if j.seq > r.seq {
 			r.version, r.head, r.seq = h.Version, h, j.seq
-			if r.keys.len() == 0 {
-				r.keys = h.State.keys
-			}
+			r.keys = h.State.keys // readers may have begun to learn the room by numbers of their own
 		}
 		r.mu.Unlock()
 	}

@@ -12,8 +12,8 @@ const memberType = "m.room.member"
 
 // roomKeys numbers the (type, state key) pairs of one room, from 1 on. Numbers are given in memory, ahead of the disk; a commit
 // stores those that are new. That another writer gave the same number to another pair shows in the room's revision: the
-// commit fails, and the head is loaded again with another roomKeys. So states may be mixed only
-// if they share their roomKeys (see State.in).
+// commit fails, and the head is loaded again with another roomKeys. The states of a room that are in memory may have several, and where they
+// meet they are brought to one (see State.in).
 type roomKeys struct {
 	mu     sync.RWMutex // guards all below
 	list   []event.Key  // list[n-1] has the number n
@@ -142,6 +142,23 @@ func (r *roomKeys) learn(from KeyNID, disk []event.Key) *roomKeys {
 	}
 	r.stored = max(r.stored, from+KeyNID(len(disk)))
 	return r
+}
+
+// meet makes numbers up to max mean here what they mean elsewhere: those that r has not given yet it gives to the same pairs. It returns false where r has given
+// one of them to another pair.
+func (r *roomKeys) meet(elsewhere *roomKeys, max KeyNID) bool {
+	elsewhere.mu.RLock()
+	given, sure := elsewhere.list, elsewhere.stored
+	elsewhere.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for nid := min(r.stored, sure) + 1; nid <= max; nid++ { // what is on disk is the same
+		k := given[nid-1]
+		if int(nid) <= len(r.list) && r.list[nid-1] != k || int(nid) > len(r.list) && r.add(k) != nid {
+			return false
+		}
+	}
+	return true
 }
 
 // reserve is called with mu held.

@@ -225,13 +225,21 @@ func (s *State) in(keys *roomKeys) *State {
 	c := *s
 	c.keys = keys
 	if s.from == nil {
-		return &c // whatever is numbered is on disk, or shares its roomKeys with all that it meets
+		if !keys.meet(s.keys, KeyNID(s.m.Max())) {
+			c.m = renumbered(statemap.Map{}, statemap.Map{}, s, keys)
+		}
+		return &c
 	}
 	c.from = s.from.in(keys)
-	b := c.from.m.Builder()
-	for d := range statemap.Diff(s.from.m, s.m) {
+	c.m = renumbered(c.from.m, s.from.m, s, keys)
+	return &c
+}
+
+// renumbered makes the changes from a map to that of s, in other numbers, to a map that has the numbers of keys.
+func renumbered(to, from statemap.Map, s *State, keys *roomKeys) statemap.Map {
+	b := to.Builder()
+	for d := range statemap.Diff(from, s.m) {
 		b.Set(uint64(keys.number(s.keys.key(KeyNID(d.Key)))), d.New)
 	}
-	c.m = b.Map()
-	return &c
+	return b.Map()
 }
