@@ -59,25 +59,19 @@ func (l *leader) signal() {
 	}
 }
 
-// heard has what waits for a server sent soon.
+// heard has what waits for a server sent soon. While a transaction is on its way it is only noted: should that fail, it was begun before the server was heard of
+// and says nothing of how long to wait.
 func (l *leader) heard(server id.ServerName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, origin := range l.cfg.Ours.Names() {
-		k := l.links[route{origin, server}]
-		if k == nil || k.failingSince.IsZero() || k.flying {
-			continue
+		switch k := l.links[route{origin, server}]; {
+		case k == nil:
+		case k.flying:
+			k.heard = true
+		case !k.failingSince.IsZero() && k.hurry():
+			l.awake(k)
 		}
-		soon := k.tried.Add(heardPause)
-		if !k.retryAt.After(soon) {
-			continue
-		}
-		k.failures, k.retryAt = 0, soon
-		if k.timer != nil {
-			k.timer.Stop()
-			k.timer = nil
-		}
-		l.awake(k)
 	}
 }
 
@@ -112,7 +106,7 @@ func (l *leader) next() bool {
 	default:
 		return false
 	}
-	k.ready, k.flying, k.tried = false, true, time.Now()
+	k.ready, k.flying, k.heard, k.tried = false, true, false, time.Now()
 	l.free--
 	l.flights.Go(func() { l.fly(l.flying, k) })
 	return true

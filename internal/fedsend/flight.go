@@ -231,6 +231,9 @@ func (l *leader) failed(k *link, f *flight, err error) {
 	if k.failures == 3 {
 		l.log.Info("a server can't be reached", "destination", k.server, "since", k.failingSince, "error", err)
 	}
+	if k.heard {
+		k.hurry()
+	}
 }
 
 // unfit reports whether a status says that it is the transaction which is wrong, not the moment or the sender.

@@ -67,6 +67,7 @@ type link struct {
 	flight *flight
 	most   int // PDUs in the next transaction
 	flying bool
+	heard  bool // a request of the server came since the flight began
 	ready  bool // in leader.ready or leader.retry
 
 	failures     int
@@ -220,6 +221,20 @@ func (k *link) failed(reason string, asked time.Duration) {
 	k.reason, k.changed = reason, true
 	wait := pause(k.failures, now.Sub(k.failingSince), k.chance(now))
 	k.retryAt = now.Add(max(wait, min(asked, rarest)))
+}
+
+// hurry ends a long pause, since the server was heard of. It reports whether it did.
+func (k *link) hurry() bool {
+	soon := k.tried.Add(heardPause)
+	if !k.retryAt.After(soon) {
+		return false
+	}
+	k.failures, k.retryAt = 0, soon
+	if k.timer != nil {
+		k.timer.Stop()
+		k.timer = nil
+	}
+	return true
 }
 
 // pause is how long to leave a server alone, a quarter more or less by chance, so that servers which failed together aren't tried together.

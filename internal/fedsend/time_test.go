@@ -97,6 +97,42 @@ func TestHeardByAnotherNode(t *testing.T) {
 	})
 }
 
+// A server that is heard of while a transaction to it hangs is tried again soon after that failed, whatever pause came of the failures before.
+func TestHeardDuringAttempt(t *testing.T) {
+	bubble(t, func(t *testing.T, open sqldbtest.Open) {
+		w := newWorld(t)
+		a := w.server("a")
+		n := w.node(open).start()
+		r := n.create()
+		n.join(r, a)
+		hanging := make(chan struct{})
+		a.set(0, hanging)
+		n.say(r, "one")
+		time.Sleep(24 * time.Hour)
+		for begun := len(a.seen().tries); len(a.seen().tries) == begun; {
+			time.Sleep(10 * time.Second)
+		}
+		n.Heard(a.name) // the attempt lasts for a minute
+		a.set(0, nil)
+		back := time.Now()
+		time.Sleep(2 * time.Minute)
+		if !slices.Contains(a.seen().pdus, "one") {
+			t.Errorf("not sent %s after the server was heard of", time.Since(back))
+		}
+		// Who is heard of all the time, and never answers, is asked by one transaction after the other.
+		a.set(0, hanging)
+		a.forgetTries()
+		n.say(r, "two")
+		for range 3600 {
+			time.Sleep(time.Second)
+			n.Heard(a.name)
+		}
+		if tries := len(a.seen().tries); tries > 65 {
+			t.Errorf("%d attempts in an hour", tries)
+		}
+	})
+}
+
 // A server that can send and not receive isn't asked with each of its requests.
 func TestHeardOften(t *testing.T) {
 	bubble(t, func(t *testing.T, open sqldbtest.Open) {
