@@ -14,7 +14,48 @@ const (
 	maxBranches = 100
 	// maxOfServer is the most of them that end with events of one server.
 	maxOfServer = 10
+	// maxBehind is how many events that were not taken in are looked at to find branches that go on behind them.
+	maxBehind = 200
 )
+
+// behind returns the branches that events follow over others that were soft-failed or rejected here, so that they end no branch and left the one that they
+// follow. Where an event that is taken in follows them, whoever made it saw it otherwise, and the branch goes on there.
+func (r *Rooms) behind(ctx context.Context, head *graph.Head, prev []*graph.Event) (ends []graph.EventNID, err error) {
+	seen := make(map[id.EventID]bool)
+	for len(prev) > 0 && len(seen) < maxBehind {
+		var next []id.EventID
+		for _, e := range prev {
+			if e.Flags&graph.Outlier != 0 || e.Flags&(graph.SoftFailed|graph.Rejected) == 0 {
+				continue
+			}
+			for _, x := range e.PDU.PrevEvents() {
+				if seen[x] {
+					continue
+				}
+				seen[x] = true
+				if i := slices.IndexFunc(head.Extremities, func(end graph.Extremity) bool { return end.ID == x }); i >= 0 {
+					ends = append(ends, head.Extremities[i].NID)
+				} else {
+					next = append(next, x)
+				}
+			}
+		}
+		if len(next) == 0 {
+			break
+		}
+		stored, err := r.cfg.Graph.EventsByID(ctx, next)
+		if err != nil {
+			return nil, err
+		}
+		prev = prev[:0:0]
+		for _, e := range stored {
+			if e.Room == head.Room {
+				prev = append(prev, e)
+			}
+		}
+	}
+	return ends, nil
+}
 
 // spare takes from the branches beside an event those that are too many once it is there: of a server that has more than its share, or
 // else of the one that has most, the shallowest. The event itself may be the one. dropped are their numbers.

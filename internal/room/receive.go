@@ -302,7 +302,7 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 		if gap {
 			filled = []id.EventID{j.pdu.ID()}
 		}
-		if err := j.branch(ctx, e, &place); err != nil {
+		if err := j.branch(ctx, e, prev, &place); err != nil {
 			return nil, err
 		}
 	}
@@ -332,12 +332,16 @@ func (j *judgement) judge(ctx context.Context) (*graph.Commit, error) {
 }
 
 // branch finds what an event that doesn't follow everything makes of the room.
-func (j *judgement) branch(ctx context.Context, e *graph.Event, place *graph.Placement) (err error) {
+func (j *judgement) branch(ctx context.Context, e *graph.Event, prev []*graph.Event, place *graph.Placement) (err error) {
 	if e.Flags&(graph.Rejected|graph.SoftFailed) != 0 {
 		return nil
 	}
+	behind, err := j.rooms.behind(ctx, j.head, prev)
+	if err != nil {
+		return err
+	}
 	others := slices.DeleteFunc(slices.Clone(j.head.Extremities), func(x graph.Extremity) bool {
-		return slices.Contains(j.pdu.PrevEvents(), x.ID)
+		return slices.Contains(j.pdu.PrevEvents(), x.ID) || slices.Contains(behind, x.NID)
 	})
 	if !place.Followed {
 		if others, place.Drop, err = j.rooms.spare(ctx, j.head, others, e); err != nil {
@@ -345,6 +349,7 @@ func (j *judgement) branch(ctx context.Context, e *graph.Event, place *graph.Pla
 		}
 		place.Followed = slices.Contains(place.Drop, e.NID)
 	}
+	place.Drop = append(place.Drop, behind...)
 	if place.Followed && len(others) > 0 {
 		// What follows it was placed by a state that another server told: that branch has it in already. Or it is one branch too many.
 		place.After, err = j.remaining(ctx, others)

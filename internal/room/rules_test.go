@@ -3,6 +3,7 @@ package room_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/tidwall/gjson"
@@ -162,6 +163,53 @@ func TestInitialStateThatIsRefused(t *testing.T) {
 		r := n.create(room.Creation{Preset: room.PrivateChat, PowerLevels: map[string]json.RawMessage{"state_default": json.RawMessage("200")}})
 		if got := gjson.Get(n.state(r, "m.room.power_levels", ""), `events.m\.room\.tombstone`).Int(); got <= 200 {
 			t.Errorf("it takes %d to close the room, and 200 for other state", got)
+		}
+	})
+}
+
+// A branch that goes on behind an event which was soft-failed, or rejected, doesn't end before it.
+func TestBranchGoesOnBehindWhatWasRefused(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		const frank = "@frank:there.example"
+		r := n.create(room.Creation{Preset: room.PublicChat})
+		erinJoins := n.remote(r, erin, "m.room.member", key(string(erin)), joinContent, n.newest(r))
+		n.receive(erinJoins)
+		base := n.remote(r, frank, "m.room.member", key(frank), joinContent, erinJoins)
+		n.receive(base)
+		_, err := n.Ban(n.ctx, room.Membership{Room: r, Sender: alice, Target: erin})
+		must(t, err)
+		// The other server hasn't heard of the ban.
+		last := base
+		for _, x := range []struct {
+			sender  id.UserID
+			typ     string
+			key     *string
+			content string
+			verdict room.Verdict
+		}{
+			{frank, "m.room.message", nil, `{"body":"first"}`, room.Accepted},
+			{erin, "m.room.message", nil, `{"body":"banned"}`, room.SoftFailed},
+			{erin, "m.room.message", nil, `{"body":"banned still"}`, room.SoftFailed},
+			{frank, "m.room.power_levels", key(""), `{"users":{"@frank:there.example":100}}`, room.Rejected},
+			{frank, "m.room.message", nil, `{"body":"last"}`, room.Accepted},
+		} {
+			last = n.remote(r, x.sender, x.typ, x.key, x.content, last)
+			if got := n.receive(last); got != x.verdict {
+				t.Fatalf("%s: %v", x.content, got)
+			}
+			head, err := n.Head(n.ctx, r)
+			must(t, err)
+			if len(head.Extremities) != 2 { // with the ban
+				t.Errorf("after %s: extremities %v", x.content, head.Extremities)
+			}
+		}
+		head, err := n.Head(n.ctx, r)
+		must(t, err)
+		if !slices.ContainsFunc(head.Extremities, func(x graph.Extremity) bool { return x.ID == last.ID() }) {
+			t.Errorf("extremities %v, want %s", head.Extremities, last.ID())
+		}
+		if m := head.State.Membership(erin); m != graph.Ban {
+			t.Errorf("erin is %q", m)
 		}
 	})
 }
