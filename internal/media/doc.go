@@ -24,7 +24,8 @@
 //
 // # What it refuses
 //
-// It makes thumbnails of JPEG, PNG, GIF and WebP, none that move, and never larger than the original. It runs no scripts of pages: a page that
+// It makes thumbnails of JPEG, PNG, GIF and WebP, never larger than the original. Only those of GIFs move, where that is wanted, and not if there are very many
+// pixels or frames. It runs no scripts of pages: a page that
 // is made by them has the preview of what stands in its HTML.
 //
 // # Locks

@@ -115,9 +115,9 @@ func inspectHead(head []byte) (p picture, ok bool) {
 	return p, true
 }
 
-// share is what decoding the image takes of maxDecoding: three times its memory, since what is done with lies there until the
+// quota is what decoding an image takes of maxDecoding: three times its memory, since what is done with lies there until the
 // next collection, which comes when there is as much of it as of what is in use.
-func (p picture) share() int64 { return min(3*p.memory, maxDecoding) }
+func quota(memory int64) int64 { return min(3*memory, maxDecoding) }
 
 // upright returns the sides of the image as it is seen.
 func (p picture) upright() (width, height int) {

@@ -11,6 +11,7 @@ import (
 	"image/gif"
 	"image/jpeg"
 	"image/png"
+	"io"
 	"testing"
 
 	"myelin/matrix/mxerr"
@@ -300,11 +301,18 @@ func FuzzImage(f *testing.F) {
 		f.Add(encoded(f, q, kind))
 	}
 	f.Add(turned(encoded(f, q, typeJPEG), binary.LittleEndian, 6))
+	f.Add(moving(f, 20, 10, whole(20, 10, 1), part(image.Rect(2, 2, 9, 9), 2, gif.DisposalPrevious), part(image.Rect(3, 3, 5, 5), 0, gif.DisposalBackground)))
 	f.Add([]byte("RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x01\x00\x00"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p, err := inspect(bytes.NewReader(raw))
 		if err != nil || p.memory > 1<<20 {
 			return
+		}
+		if _, err := p.survey(bytes.NewReader(raw), Size{Width: 8, Height: 8}); err == nil {
+			g, err := p.shrinkAll(t.Context(), bytes.NewReader(raw), Size{Width: 8, Height: 8})
+			if err == nil && (len(g.Image) > maxFrames || g.Config.Width > p.width || g.Config.Height > p.height || gif.EncodeAll(io.Discard, g) != nil) {
+				t.Errorf("%+v became %+v", p, g.Config)
+			}
 		}
 		m, err := p.shrink(bytes.NewReader(raw), Size{Width: 8, Height: 8})
 		if err == nil && (m.Rect.Dx() > max(p.width, p.height) || m.Rect.Empty()) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"math"
 	"runtime"
@@ -36,7 +37,7 @@ type Size struct {
 	Width, Height int
 	// Crop cuts the image to the proportions of the size. Otherwise it keeps its own.
 	Crop bool
-	// Animated allows to return an original that moves.
+	// Animated wants what moves to move in the thumbnail too.
 	Animated bool
 }
 
@@ -211,26 +212,14 @@ func (m *Media) makeThumbnail(ctx context.Context, source blob.Hash, size Size) 
 		return nil, told(err)
 	}
 	in = local
-	share := picture.share()
-	if err := m.decoding.Acquire(ctx, share); err != nil {
-		return nil, fmt.Errorf("wait for other images: %w", err)
-	}
-	small, err := picture.shrink(in, size)
-	if picture.memory > largeImage {
-		runtime.GC() // Otherwise it would lie there beside the next one.
-	}
-	m.decoding.Release(share)
-	if err != nil {
-		return nil, err
-	}
 	c, err := m.blobs.Create(math.MaxInt64)
 	if err != nil {
 		return nil, err
 	}
-	t := &row{contentType: picture.thumbnailType(small), expires: now}
-	if err := encode(c, small, t.contentType); err != nil {
+	t := &row{expires: now}
+	if t.contentType, err = m.drawThumbnail(ctx, c, picture, in, size); err != nil {
 		c.Discard()
-		return nil, fmt.Errorf("write a thumbnail: %w", err)
+		return nil, err
 	}
 	t.hash, t.size = c.Hash(), c.Size()
 	err = m.keep(ctx, c, func(tx *sqldb.Tx) error {
@@ -251,4 +240,50 @@ func (m *Media) makeThumbnail(ctx context.Context, source blob.Hash, size Size) 
 	}
 	m.grew(t.size)
 	return t, nil
+}
+
+// drawThumbnail writes a thumbnail, one that moves if that is wanted and possible, and returns its type.
+func (m *Media) drawThumbnail(ctx context.Context, out io.Writer, p picture, in io.ReadSeeker, size Size) (contentType string, err error) {
+	if size.Animated && p.moves {
+		memory, err := p.survey(in, size)
+		if err == nil {
+			err = m.decode(ctx, in, memory, func() error { return p.animate(ctx, out, in, size) })
+			if err == nil {
+				return typeGIF, nil
+			}
+		}
+		if !errors.Is(err, errStill) {
+			return "", err
+		}
+	}
+	var small *image.RGBA
+	err = m.decode(ctx, in, p.memory, func() (err error) {
+		small, err = p.shrink(in, size)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	contentType = p.thumbnailType(small)
+	if err := encode(out, small, contentType); err != nil {
+		return "", fmt.Errorf("write a thumbnail: %w", err)
+	}
+	return contentType, nil
+}
+
+// decode reads an image from its beginning when there is memory for it.
+func (m *Media) decode(ctx context.Context, in io.Seeker, memory int64, read func() error) error {
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read an image: %w", err)
+	}
+	share := quota(memory)
+	if err := m.decoding.Acquire(ctx, share); err != nil {
+		return fmt.Errorf("wait for other images: %w", err)
+	}
+	defer m.decoding.Release(share)
+	err := read()
+	if memory > largeImage {
+		runtime.GC() // Otherwise it would lie there beside the next one.
+	}
+	return err
 }
