@@ -152,7 +152,8 @@ func (r *roomKeys) meet(elsewhere *roomKeys, max KeyNID) bool {
 	elsewhere.mu.RUnlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for nid := min(r.stored, sure) + 1; nid <= max; nid++ { // what is on disk is the same
+	// What is on disk is the same.
+	for nid := min(r.stored, sure) + 1; nid <= min(max, KeyNID(len(given))); nid++ {
 		k := given[nid-1]
 		if int(nid) <= len(r.list) && r.list[nid-1] != k || int(nid) > len(r.list) && r.add(k) != nid {
 			return false

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"testing"
 
+	"myelin/internal/sqldb/sqldbtest"
 	"myelin/matrix/event"
 )
 
@@ -64,4 +65,19 @@ func TestStatesOfSeveralNumberings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A snapshot that is read while its room gets another numbering has the numbers of the disk.
+func TestStateIsReadWhileNumbersChange(t *testing.T) {
+	sqldbtest.Each(t, func(t *testing.T, o sqldbtest.Open) {
+		w := newRoom(t, open(t, o))
+		want := maps.Collect(w.head.State.All())
+		cold := open(t, o)
+		r := must(cold.room(t.Context(), w.head.Room))(t)
+		r.head = &Head{State: &State{keys: newKeys()}} // of before the room's first commit
+		s := must(cold.StateAt(t.Context(), w.head.Room, w.head.StateNID))(t)
+		if got := maps.Collect(s.All()); len(got) == 0 || !maps.Equal(got, want) {
+			t.Errorf("read %v, want %v", got, want)
+		}
+	})
 }

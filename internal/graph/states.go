@@ -47,7 +47,9 @@ func (g *Graph) StateAt(ctx context.Context, room RoomNID, nid StateNID) (*State
 			return err
 		}
 		if keys, err = r.learnKeys(tx); err == nil {
-			s = s.in(keys)
+			read := *s // by the numbers of the disk, which its own keys didn't know yet
+			read.keys = keys
+			s = &read
 			g.states.Set(stateKey{room, nid}, s)
 		}
 		return err

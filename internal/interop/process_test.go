@@ -172,12 +172,15 @@ func (l *tail) String() string {
 	return strings.Join(l.lines[max(0, len(l.lines)-40):], "\n")
 }
 
-// complaints are the lines that speak of something amiss, the newest last.
+// complaints are the lines that speak of something amiss, the newest last; of a panic all that follows, as far as it stands there.
 func (l *tail) complaints(most int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var bad []string
-	for _, line := range l.lines {
+	for i, line := range l.lines {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return strings.Join(l.lines[i:min(i+60, len(l.lines))], "\n")
+		}
 		for _, word := range []string{"WARN", "ERROR", "level=error", "level=warn", "Traceback", "panic"} {
 			if strings.Contains(line, word) {
 				bad = append(bad, line)
