@@ -175,14 +175,20 @@ func (p *program) userDeactivate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "deactivate USER",
 		Short: "End an account for ever",
-		Long:  "End an account for ever: nobody can sign in to it again, and nobody can take its name. USER is a name or a user ID.",
-		Args:  cobra.ExactArgs(1),
+		Long: "End an account for ever: nobody can sign in to it again, and nobody can take its name. Identity servers where the user has published\n" +
+			"addresses are asked to withdraw them. USER is a name or a user ID.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return p.with(c, func(ctx context.Context, data *server.Commands) error {
-				if err := data.Do(ctx, http.MethodPost, "/users/"+url.PathEscape(args[0])+"/deactivate", d, nil); err != nil {
+				var ended server.Deactivated
+				if err := data.Do(ctx, http.MethodPost, "/users/"+url.PathEscape(args[0])+"/deactivate", d, &ended); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(c.OutOrStdout(), "%s is deactivated.\n", args[0])
+				text := args[0] + " is deactivated."
+				if ended.Published {
+					text += " An identity server has not withdrawn the user's addresses; give the command again later to have it asked again."
+				}
+				_, err := fmt.Fprintln(c.OutOrStdout(), text)
 				return err
 			})
 		},

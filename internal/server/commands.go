@@ -47,6 +47,10 @@ type (
 	Deactivation struct {
 		Erase bool `json:"erase,omitempty"`
 	}
+	// Deactivated is the answer to Deactivation. Published is set where identity servers may still say whose the addresses of the user are.
+	Deactivated struct {
+		Published bool `json:"published,omitempty"`
+	}
 	// Flags change what an account is and may do; what is absent stays.
 	Flags struct {
 		Admin     *bool `json:"admin,omitempty"`
@@ -202,7 +206,11 @@ func (k *core) listUsers(ctx context.Context, r *web.Request) (*web.Response, er
 	return web.JSON(page), nil
 }
 
-// deactivateUser ends an account for ever.
+// withdrawTime bounds how long a command waits for identity servers. It is less than commandTime, so that the command learns what became of the account.
+const withdrawTime = 20 * time.Second
+
+// deactivateUser ends an account for ever, and withdraws what its user has published at identity servers. What wasn't withdrawn is tried again when the same
+// account is deactivated again.
 func (k *core) deactivateUser(ctx context.Context, r *web.Request) (*web.Response, error) {
 	var d Deactivation
 	if err := r.Decode(&d); err != nil {
@@ -212,7 +220,17 @@ func (k *core) deactivateUser(ctx context.Context, r *web.Request) (*web.Respons
 	if err != nil {
 		return nil, err
 	}
-	return web.Empty, k.accounts.Deactivate(ctx, user, d.Erase)
+	if err := k.accounts.Deactivate(ctx, user, d.Erase); err != nil {
+		return nil, err
+	}
+	// The account is gone, whatever an identity server says.
+	short, cancel := context.WithTimeout(ctx, withdrawTime)
+	defer cancel()
+	done, err := k.identity.UnbindAll(short, user, "")
+	if err != nil {
+		k.log.Warn("the addresses of a user who is gone are still published", "user", user, "error", err)
+	}
+	return web.JSON(Deactivated{Published: !done || err != nil}), nil
 }
 
 // setUserFlags locks, suspends and appoints, or takes that back.

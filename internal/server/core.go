@@ -19,6 +19,7 @@ import (
 	"myelin/internal/e2ee"
 	"myelin/internal/fedclient"
 	"myelin/internal/graph"
+	"myelin/internal/identity"
 	"myelin/internal/ours"
 	"myelin/internal/push"
 	"myelin/internal/sqldb"
@@ -40,6 +41,7 @@ type core struct {
 	accounts *account.Accounts
 	contacts *contact.Contacts
 	client   *fedclient.Client
+	identity *identity.Identity
 	// appservices are the registrations of application services, nil until they are read.
 	appservices *appservice.Registry
 	// heard is told of servers that sent a request. Nil where nobody wants to know; set before any can come.
@@ -119,6 +121,9 @@ func openCore(ctx context.Context, own Config) (_ *core, err error) {
 		return nil, fmt.Errorf("prepare the tables of rooms and keys: %w", err)
 	}
 	if err := k.openClient(ctx); err != nil {
+		return nil, err
+	}
+	if err := k.openIdentity(ctx); err != nil {
 		return nil, err
 	}
 	if err := k.checkName(ctx); err != nil {

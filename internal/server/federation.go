@@ -53,9 +53,6 @@ func notaries(names []string) []id.ServerName {
 
 // openFederation builds the slices about other servers, on top of those about rooms.
 func (s *Server) openFederation(ctx context.Context) (err error) {
-	if err := s.openIdentity(ctx); err != nil {
-		return err
-	}
 	s.federated, err = fedroom.Open(ctx, fedroom.Config{
 		DB: s.db, Ours: s.ours, Client: s.client, Accounts: s.accounts, Graph: s.graph, Rooms: s.rooms,
 		MayInvite: s.mayInvite, KeyValid: s.identity.KeyValid, Log: s.log, Metrics: s.registry,

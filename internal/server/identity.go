@@ -8,15 +8,15 @@ import (
 )
 
 // openIdentity builds what speaks to identity servers.
-func (s *Server) openIdentity(ctx context.Context) error {
-	roots, err := s.config.Federation.Roots()
+func (k *core) openIdentity(ctx context.Context) error {
+	roots, err := k.config.Federation.Roots()
 	if err != nil {
 		return err
 	}
 	reach := fedclient.Outbound{
-		Dial: s.own.Dial, Lookup: s.own.Resolver, Roots: roots, AllowNetworks: s.config.Identity.Networks(),
+		Dial: k.own.Dial, Lookup: k.own.Resolver, Roots: roots, AllowNetworks: k.config.Identity.Networks(),
 	}.Transport()
-	s.closers = append(s.closers, func() error { reach.CloseIdleConnections(); return nil })
-	s.identity, err = identity.Open(ctx, identity.Config{DB: s.db, Ours: s.ours, Transport: reach, Servers: s.config.Identity.Servers})
+	k.closers = append(k.closers, func() error { reach.CloseIdleConnections(); return nil })
+	k.identity, err = identity.Open(ctx, identity.Config{DB: k.db, Ours: k.ours, Transport: reach, Servers: k.config.Identity.Servers})
 	return err
 }

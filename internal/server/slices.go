@@ -21,7 +21,6 @@ import (
 	"myelin/internal/fedroom"
 	"myelin/internal/fedsend"
 	"myelin/internal/graph"
-	"myelin/internal/identity"
 	"myelin/internal/notice"
 	"myelin/internal/push"
 	"myelin/internal/report"
@@ -48,7 +47,6 @@ type slices struct {
 	view        *view.View
 	search      *search.Search
 	notices     *notice.Notices
-	identity    *identity.Identity
 	directory   *directory.Directory
 	ephemeral   *ephemeral.Ephemeral
 	encryption  *e2ee.Encryption

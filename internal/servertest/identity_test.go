@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"myelin/internal/config"
 	"myelin/internal/nettest"
+	"myelin/internal/server"
 	"myelin/matrix/sign"
 )
 
@@ -36,6 +38,7 @@ type identityServer struct {
 	stored  []gjson.Result
 	unbound []*http.Request
 	revoked bool
+	refuses bool          // to withdraw addresses
 	silent  chan struct{} // closed when the test ends: until then some requests hang
 }
 
@@ -93,6 +96,8 @@ func (s *identityServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch token := r.Header.Get("Authorization"); {
 	case path == "/pubkey/isvalid":
 		answer(200, M{"valid": !s.revoked && r.URL.Query().Get("public_key") == sign.EncodeBase64(s.key.Public())})
+	case path == "/3pid/unbind" && s.refuses:
+		answer(403, M{"errcode": "M_FORBIDDEN", "error": "Not now."})
 	case path == "/3pid/unbind":
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		s.unbound = append(s.unbound, r)
@@ -286,6 +291,36 @@ func TestPublishedAddresses(t *testing.T) {
 		defer is.mu.Unlock()
 		if result(over) != "success" || len(is.unbound) != 2 {
 			t.Errorf("at the end: %s, %d requests", over.Body, len(is.unbound))
+		}
+	})
+}
+
+// TestCommandWithdraws: an administrator who ends an account has identity servers forget its addresses, and is told where one did not.
+func TestCommandWithdraws(t *testing.T) {
+	EachNet(t, func(t *testing.T, n *Net) {
+		n.commands = true
+		a := n.Start("a.test", func(c *config.Config) { c.Identity.AllowNetworks = []string{nettest.Prefix.String()} })
+		is := n.identityServer(t, "id.test")
+		alice := a.Register(t, "alice")
+		alice.OK("POST", "account/3pid/bind", M{"sid": "1", "client_secret": "s", "id_server": "id.test", "id_access_token": "good"})
+		commands, err := server.OpenCommands(t.Context(), a.Config, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer commands.Close()
+		for _, step := range []struct{ refuses, published bool }{{true, true}, {false, false}, {false, false}} {
+			is.mu.Lock()
+			is.refuses = step.refuses
+			is.mu.Unlock()
+			var ended server.Deactivated
+			if err := commands.Do(t.Context(), "POST", "/users/"+url.PathEscape(alice.User)+"/deactivate", server.Deactivation{}, &ended); err != nil || ended.Published != step.published {
+				t.Errorf("%+v: %+v %v", step, ended, err)
+			}
+		}
+		is.mu.Lock()
+		defer is.mu.Unlock()
+		if len(is.unbound) != 1 {
+			t.Errorf("%d addresses were withdrawn", len(is.unbound))
 		}
 	})
 }

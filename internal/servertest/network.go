@@ -30,6 +30,8 @@ type Net struct {
 	folder    string
 	authority *nettest.Authority
 	clients   *nettest.Host
+	// commands has servers open the socket for commands. Set before they start, and not in a synctest bubble.
+	commands bool
 }
 
 // NewNet makes a network without servers.
@@ -100,7 +102,7 @@ type member struct {
 // join gives a server a machine on the network.
 func (m *member) join(c *server.Config) {
 	m.host = m.net.Host(m.name)
-	c.Listen, c.Dial, c.Resolver, c.NoCommands = m.host.Listen, m.host.Dial, m.host, true
+	c.Listen, c.Dial, c.Resolver, c.NoCommands = m.host.Listen, m.host.Dial, m.host, !m.net.commands
 }
 
 // Name is the server's name.
