@@ -59,6 +59,7 @@ func (r *run) all(dir string, from, seeds, parallel int) (err error) {
 	if r.place, err = place(); err != nil {
 		return err
 	}
+	defer os.RemoveAll(r.place)
 	r.template = filepath.Join(dir, "template")
 	if out, err := r.child("template", 0, 0); err != nil {
 		return fmt.Errorf("the servers can't be prepared: %w\n%s", err, out)
@@ -84,17 +85,6 @@ func (r *run) all(dir string, from, seeds, parallel int) (err error) {
 		return fmt.Errorf("%d seeds fail", n)
 	}
 	return nil
-}
-
-// place is where the servers' folders are: in memory where that can be had, and the same every time, because a name may decide about an order.
-func place() (string, error) {
-	for _, parent := range []string{"/dev/shm", os.TempDir()} {
-		dir := filepath.Join(parent, fmt.Sprintf("myelin-replay-%d", os.Getuid()))
-		if err := os.MkdirAll(dir, 0o700); err == nil {
-			return dir, nil
-		}
-	}
-	return "", fmt.Errorf("no folder can be made in %s", os.TempDir())
 }
 
 // tell prints how far it is, every ten seconds until stop is called.
@@ -141,7 +131,7 @@ func (r *run) seed(seed int) {
 func (r *run) child(name string, from, seeds int) ([]byte, error) {
 	dir := filepath.Join(r.place, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("%w: does another process run this seed? If not, delete %s", err, r.place)
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(r.ctx, limit)

@@ -51,3 +51,31 @@ func TestHappened(t *testing.T) {
 		t.Error("what happened at another time is the same")
 	}
 }
+
+// Two processes don't meet, and what was left behind is gone.
+func TestPlace(t *testing.T) {
+	first, err := place()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(first)
+	if err := os.Mkdir(filepath.Join(first, "seed"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	second, err := place()
+	if err != nil || second == first {
+		t.Fatalf("%s and %s, %v", first, second, err)
+	}
+	defer os.RemoveAll(second)
+	for _, lock := range held { // as when the process ends
+		lock.Close()
+	}
+	held = nil
+	again, err := place()
+	if err != nil || again != first {
+		t.Fatalf("%s and %s, %v", first, again, err)
+	}
+	if left, err := os.ReadDir(again); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+}
