@@ -41,8 +41,10 @@ const (
 	serversAsked = 5
 	// originsAsked is how many of them are servers that sent what waits.
 	originsAsked = 2
-	// patientFor is after how many attempts a state is taken from a server that might still say what is missing.
-	patientFor = 3
+	// patientFor is after how many attempts a state is taken from a server that might still say what is missing, and patience the pause before the next
+	// of these, which doubles: what has just been said should not wait for long.
+	patientFor = 2
+	patience   = time.Second
 	// strictFor is after how many attempts a state is taken that lacks events to which there are no keys.
 	strictFor = 6
 )
@@ -122,7 +124,7 @@ func (f *Federated) Repair(ctx context.Context, room id.RoomID) error {
 		m.first = m.first && s.tries == 0
 		m.patient = m.patient && s.tries < patientFor
 		// Who has just sent something is there, however the last question to it ended.
-		m.place.urgent = m.place.urgent || s.tries == 0
+		m.place.urgent = m.place.urgent || s.tries < patientFor
 	}
 	if m.servers, err = f.whom(ctx, head.Room, waiting); err != nil {
 		return err
@@ -638,6 +640,9 @@ func (m *mend) fates(ctx context.Context, waiting []staged) []fate {
 			outcome = "forged"
 		default:
 			x := s.later(m.why(s.event), m.notBefore)
+			if m.patient && len(m.unheard) > 0 && !x.giveUp {
+				x.next = time.Now().Add(patience << s.tries)
+			}
 			if x.giveUp {
 				outcome = "given_up"
 				m.f.cfg.Log.WarnContext(ctx, "gave up an event of another server", "room", s.room, "event", s.event, "origin", s.origin, "err", x.reason)
