@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"myelin/internal/room"
+	"myelin/internal/sqldb/sqldbtest"
 	"myelin/matrix/id"
 )
 
@@ -64,24 +65,26 @@ func BenchmarkJoin(b *testing.B) {
 	if err != nil {
 		members = 20_000
 	}
-	w := newTown(b)
-	there := w.server("there.example")
-	alice := there.user("alice")
-	r := there.create(room.Creation{Creator: alice, Preset: room.PublicChat})
-	there.crowd(r, members)
-	var usable, whole time.Duration
-	n := 0
-	for b.Loop() {
-		n++
-		here := w.server(id.ServerName("here" + strconv.Itoa(n) + ".example"))
-		bob := here.user("bob")
-		started := time.Now()
-		_, err := here.fed.Join(b.Context(), room.Join{Membership: room.Membership{Room: r, Sender: bob}}, []id.ServerName{there.name})
-		must(b, err)
-		usable += time.Since(started)
-		must(b, here.fed.Complete(b.Context(), r))
-		whole += time.Since(started)
-	}
-	b.ReportMetric(usable.Seconds()/float64(n), "s-usable/op")
-	b.ReportMetric(whole.Seconds()/float64(n), "s-whole/op")
+	sqldbtest.EachBench(b, func(b *testing.B, open sqldbtest.Open) {
+		w := newTown(b)
+		there := w.server("there.example")
+		alice := there.user("alice")
+		r := there.create(room.Creation{Creator: alice, Preset: room.PublicChat})
+		there.crowd(r, members)
+		var usable, whole time.Duration
+		n := 0
+		for b.Loop() {
+			n++
+			here := w.serverOn(id.ServerName("here"+strconv.Itoa(n)+".example"), open)
+			bob := here.user("bob")
+			started := time.Now()
+			_, err := here.fed.Join(b.Context(), room.Join{Membership: room.Membership{Room: r, Sender: bob}}, []id.ServerName{there.name})
+			must(b, err)
+			usable += time.Since(started)
+			must(b, here.fed.Complete(b.Context(), r))
+			whole += time.Since(started)
+		}
+		b.ReportMetric(usable.Seconds()/float64(n), "s-usable/op")
+		b.ReportMetric(whole.Seconds()/float64(n), "s-whole/op")
+	})
 }

@@ -74,7 +74,7 @@ type mend struct {
 	sought map[id.EventID]bool
 	// drained are servers whose last answer was shorter than they need to make one, and did not close the gap.
 	drained map[id.ServerName]bool
-	// unheard are servers that did not say what is missing, for a reason that passes.
+	// unheard are servers that did not say what is missing because they could not check who asks.
 	unheard map[id.ServerName]bool
 	// first says that it is the first attempt for all of the events, patient that none of them has waited for long.
 	first, patient bool
@@ -378,7 +378,7 @@ func (m *mend) goBack(ctx context.Context) (bool, error) {
 		}
 		if err != nil {
 			m.note(fmt.Errorf("get_missing_events: %w", err))
-			m.unheard[server] = m.unheard[server] || passing(err)
+			m.unheard[server] = m.unheard[server] || unsure(err)
 			continue
 		}
 		m.drained[server] = len(raws) < fullAnswer
@@ -424,11 +424,17 @@ func (m *mend) missing(ctx context.Context, server id.ServerName, q fedclient.Mi
 // passing reports whether a server may answer a question soon that it did not answer: it can't be reached, lacks the key that signed the question, or
 // has trouble of its own.
 func passing(err error) bool {
-	if remote, ok := errors.AsType[*fedclient.RemoteError](err); ok {
-		return remote.Status == http.StatusUnauthorized || remote.Status >= http.StatusInternalServerError
+	if remote, ok := errors.AsType[*fedclient.RemoteError](err); ok && remote.Status >= http.StatusInternalServerError {
+		return true
 	}
 	_, lost := errors.AsType[*fedclient.Unreachable](err)
-	return lost
+	return lost || unsure(err)
+}
+
+// unsure reports whether a server is there, but could not have the key that signed the question.
+func unsure(err error) bool {
+	remote, ok := errors.AsType[*fedclient.RemoteError](err)
+	return ok && remote.Status == http.StatusUnauthorized
 }
 
 // edge returns the events of the pool that miss ancestors which aren't in it, at most as many as one may ask about, and those ancestors.

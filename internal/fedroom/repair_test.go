@@ -134,7 +134,7 @@ func TestGapAfterALostQuestion(t *testing.T) {
 		{"signature not checked", 5, func() (int, []byte) {
 			return http.StatusUnauthorized, []byte(`{"errcode":"M_UNAUTHORIZED","error":"The key can't be had."}`)
 		}},
-		{"trouble", 4, func() (int, []byte) {
+		{"trouble", 2, func() (int, []byte) {
 			return http.StatusInternalServerError, []byte(`{"errcode":"M_UNKNOWN","error":"Trouble."}`)
 		}},
 	} {
