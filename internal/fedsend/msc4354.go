@@ -67,12 +67,17 @@ func (p *postman) newcomerOf(e *graph.Event) (newcomer, bool) {
 
 // owed finds out what is to be sent to servers that came into rooms just now.
 func (p *postman) owed(ctx context.Context, came []newcomer) (debts []debt, err error) {
-	for _, n := range came {
-		stuck, err := p.cfg.Graph.OwnSticky(ctx, n.room, 0, n.pos, maxStuck)
-		if err != nil {
-			return nil, fmt.Errorf("find what sticks in room %d: %w", n.room, err)
+	rooms := make(map[graph.RoomNID][]*graph.Event) // what sticks in each, up to the last who came
+	for i := len(came) - 1; i >= 0; i-- {
+		if _, read := rooms[came[i].room]; !read {
+			if rooms[came[i].room], err = p.cfg.Graph.OwnSticky(ctx, came[i].room, 0, came[i].pos, maxStuck); err != nil {
+				return nil, fmt.Errorf("find what sticks in room %d: %w", came[i].room, err)
+			}
 		}
-		if len(stuck) == 0 {
+	}
+	for _, n := range came {
+		stuck := rooms[n.room]
+		if len(stuck) == 0 || stuck[0].Pos > n.pos {
 			continue
 		}
 		there, err := p.audiences.in(ctx, p.audiences.history(n.room), n.server, n.before)
@@ -85,7 +90,7 @@ func (p *postman) owed(ctx context.Context, came []newcomer) (debts []debt, err 
 		names := make(map[id.ServerName]bool)
 		for _, e := range stuck {
 			name := e.PDU.Sender().Domain()
-			if !names[name] && p.cfg.Ours.Is(name) {
+			if e.Pos <= n.pos && !names[name] && p.cfg.Ours.Is(name) {
 				names[name] = true
 				debts = append(debts, debt{route: route{name, n.server}, room: n.room, upTo: n.pos})
 			}

@@ -144,16 +144,16 @@ func (r *roomKeys) learn(from KeyNID, disk []event.Key) *roomKeys {
 	return r
 }
 
-// meet makes numbers up to max mean here what they mean elsewhere: those that r has not given yet it gives to the same pairs. It returns false where r has given
+// meet makes numbers up to one mean here what they mean elsewhere: those that r has not given yet it gives to the same pairs. It returns false where r has given
 // one of them to another pair.
-func (r *roomKeys) meet(elsewhere *roomKeys, max KeyNID) bool {
+func (r *roomKeys) meet(elsewhere *roomKeys, upTo KeyNID) bool {
 	elsewhere.mu.RLock()
 	given, sure := elsewhere.list, elsewhere.stored
 	elsewhere.mu.RUnlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// What is on disk is the same.
-	for nid := min(r.stored, sure) + 1; nid <= min(max, KeyNID(len(given))); nid++ {
+	for nid := min(r.stored, sure) + 1; nid <= min(upTo, KeyNID(len(given))); nid++ {
 		k := given[nid-1]
 		if int(nid) <= len(r.list) && r.list[nid-1] != k || int(nid) > len(r.list) && r.add(k) != nid {
 			return false

@@ -36,14 +36,18 @@ func (v *View) erased(ctx context.Context, user id.UserID, events []*graph.Event
 		return nil, err
 	}
 	made := make(copies)
+	states := make(map[sqldb.Pos]*graph.State) // of the room, when senders were erased
 	for i, e := range events {
 		at, is := since[e.PDU.Sender()]
 		if !is || was[i] == graph.Join || !erasable(e) {
 			continue
 		}
-		state, err := v.headAt(ctx, e.Room, at)
-		if err != nil {
-			return nil, err
+		state, read := states[at]
+		if !read {
+			if state, err = v.headAt(ctx, e.Room, at); err != nil {
+				return nil, err
+			}
+			states[at] = state
 		}
 		if user != "" && state != nil && state.Membership(user) == graph.Join {
 			continue
